@@ -1,0 +1,58 @@
+# `make` alone explains itself. Every target works on a fresh clone.
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast check lint types format lock bench databases clean
+
+# Done once, and again when a lock or pyproject.toml changes.
+RUNTIME := .venv/.installed
+DEV := .venv/.installed-dev
+SERVERS := .venv/bin/python -m tests.servers
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: $(RUNTIME) ## serve the demo at http://127.0.0.1:8000 and say what to try (PORT=8001 make run)
+	@.venv/bin/python tools/run.py
+
+test: $(DEV) ## run all tests, on SQLite, PostgreSQL and MariaDB (ARGS="-k cursor" picks)
+	@$(SERVERS) run .venv/bin/python -m pytest $(ARGS)
+
+test-fast: $(DEV) ## run the tests that need no server: pure ones and SQLite
+	@.venv/bin/python -m pytest $(ARGS)
+
+check: lint types test ## do what CI does, in its order
+
+lint: $(DEV) ## check style and format
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+
+types: $(DEV) ## check types
+	@.venv/bin/mypy
+
+format: $(DEV) ## mend style and format
+	@.venv/bin/ruff check --fix
+	@.venv/bin/ruff format
+
+lock: .venv/bin/python ## write the lock files from pyproject.toml (UPGRADE=1 takes the newest)
+	@tools/lock
+
+bench: $(DEV) ## measure, and print a table with the machine
+	@$(SERVERS) run .venv/bin/python -m bench
+
+databases: $(DEV) ## start PostgreSQL and MariaDB for the tests and leave them running
+	@$(SERVERS) start
+
+clean: ## stop and delete the test databases, the environment and caches; keep var/events.db
+	@if [ -x .venv/bin/python ]; then $(SERVERS) remove; fi
+	@rm -rf .venv var/uv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): requirements.lock pyproject.toml
+	@tools/venv requirements.lock
+	@touch $@
+
+$(DEV): requirements-dev.lock pyproject.toml
+	@tools/venv requirements-dev.lock
+	@touch $@ $(RUNTIME)
+
+.venv/bin/python:
+	@tools/venv requirements-dev.lock

@@ -1,0 +1,137 @@
+"""The HTTP doors: read the request, make one call, answer."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from events_app import auth, errors, sidecar, sse, uri
+from events_app.peers import Peer
+from events_app.scope import Watcher
+from events_app.settings import Settings
+from events_app.stream import Request
+
+log = logging.getLogger(__name__)
+
+EVENTS_PATH = "/api/v4/file/events"
+MAX_CURSOR_CHARACTERS = 1_000
+
+doors = Blueprint("events", __name__)
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+
+
+@doors.get(EVENTS_PATH)
+def events() -> Response:
+    """Open the stream. The checks run in the protocol's order."""
+    parts = sidecar.of(current_app)
+    identity = auth.authenticate(parts.settings, auth.READ_SCOPE)
+    if not parts.settings.enabled:
+        raise errors.EventsDisabled
+    asked = _read_request(parts.settings, identity, parts.clock.wall())
+    peer = Peer(request.environ.get("gunicorn.socket"))
+    return Response(parts.open_stream(asked, peer), headers=STREAM_HEADERS)
+
+
+def _read_request(settings: Settings, identity: auth.Identity, now: float) -> Request:
+    client_id = _client_id()
+    last_event_id = _last_event_id()
+    payload = _payload(settings)
+    address = _parameter("uri") or f"{settings.uri_scheme}://my"
+    folder = uri.parse(address, scheme=settings.uri_scheme, user_id=identity.user_id)
+    watcher = Watcher.of(identity.user_id, client_id, folder)
+    return Request(watcher, last_event_id, payload, identity.expires_at - now)
+
+
+def _parameter(name: str) -> str | None:
+    """Return a query parameter; two of one name leave open which one counts."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise errors.BadParameter(f"{name}: it is given {len(values)} times")
+    return values[0] if values else None
+
+
+def _header_or_parameter(header: str, name: str) -> str | None:
+    """Return a header, or the query parameter that stands in for it in browsers."""
+    in_query = _parameter(name)
+    values = request.headers.getlist(header)
+    if len(values) > 1:
+        raise errors.BadParameter(f"{header}: it is given {len(values)} times")
+    return values[0] if values and values[0] else in_query
+
+
+def _client_id() -> str | None:
+    text = _header_or_parameter("X-Cr-Client-Id", "client_id")
+    if not text:
+        return None
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise errors.BadParameter("client id: it is not a UUID") from error
+
+
+def _last_event_id() -> str | None:
+    text = _header_or_parameter("Last-Event-ID", "last_event_id")
+    if not text:
+        return None
+    if len(text) > MAX_CURSOR_CHARACTERS or not text.isascii() or not text.isprintable():
+        raise errors.BadParameter("last event id: it is none of ours")
+    return text
+
+
+def _payload(settings: Settings) -> sse.Payload:
+    text = _parameter("payload") or settings.payload
+    if text == "array":
+        return "array"
+    if text == "object":
+        return "object"
+    raise errors.BadParameter("payload: it is array or object")
+
+
+def install(app: Flask) -> None:
+    """Add the doors and the one way in which errors are answered."""
+    app.register_blueprint(doors)
+    app.register_error_handler(errors.RequestError, answer_error)
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_unforeseen)
+
+
+def answer_error(error: errors.RequestError) -> Response:
+    """Answer `error` as the protocol's table says."""
+    answer = _document(error.status, error.code, error.message, str(uuid.uuid4()))
+    if error.retry_after_seconds is not None:
+        answer.headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status == errors.Unauthorized.status:
+        answer.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1
+    return answer
+
+
+def _answer_http_error(error: HTTPException) -> Response:
+    status = error.code or errors.Unforeseen.status
+    answer = _document(status, status, error.description or error.name, str(uuid.uuid4()))
+    for name, value in error.get_headers():
+        if name not in {"Content-Type", "Content-Length"}:
+            answer.headers[name] = value
+    return answer
+
+
+def _answer_unforeseen(error: Exception) -> Response:
+    correlation_id = str(uuid.uuid4())
+    log.error("correlation id %s", correlation_id, exc_info=error)
+    unforeseen = errors.Unforeseen()
+    return _document(unforeseen.status, unforeseen.code, unforeseen.message, correlation_id)
+
+
+def _document(status: int, code: int, message: str, correlation_id: str) -> Response:
+    body: dict[str, Any] = {"code": code, "msg": message, "correlation_id": correlation_id}
+    answer = jsonify(body)
+    answer.status_code = status
+    return answer

@@ -1,0 +1,139 @@
+"""`flask events …`: thin commands."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+from flask_jwt_extended import create_access_token
+from sqlalchemy.exc import SQLAlchemyError
+
+from events_app import doctor, errors, event, outbox, settings, sidecar, terminal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+commands = AppGroup("events", help="The sidecar for file events.")
+
+
+def _plainly(command: Callable[P, T]) -> Callable[P, T]:
+    """Turn our errors and the database's into one line and exit code 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except errors.EventsError as error:
+            raise click.ClickException(error.message) from error
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error)
+            raise click.ClickException(f"the database says: {reason}") from error
+
+    return run
+
+
+@commands.command()
+@click.option("--user", required=True, help="The user id, as in the tables.")
+@click.option("--ttl", default=3600.0, show_default=True, help="Seconds until it expires.")
+@click.option("--scope", multiple=True, help="A scope, as of a third-party client; repeatable.")
+@_plainly
+def token(user: str, ttl: float, scope: tuple[str, ...]) -> None:
+    """Print an access token for USER, and nothing else."""
+    configured = sidecar.of(current_app).settings
+    settings.require_keys(configured)
+    if configured.jwt_secret is None:
+        raise errors.SettingsError("tokens are made where the private key is; here it is not")
+    claims: dict[str, object] = {"token_type": "access", "nbf": int(time.time())}
+    if configured.jwt_issuer:
+        claims["iss"] = configured.jwt_issuer
+    if configured.jwt_audience:
+        claims["aud"] = configured.jwt_audience
+    if scope:
+        claims |= {"client_id": "events-app-cli", "scopes": list(scope)}
+    click.echo(
+        create_access_token(user, expires_delta=timedelta(seconds=ttl), additional_claims=claims)
+    )
+
+
+@commands.command()
+@click.option("--user", required=True, help="Whose tree changed.")
+@click.argument("kind", type=click.Choice(event.TYPES))
+@click.argument("path")
+@click.argument("to_path", required=False)
+@click.option("--file-id", required=True, help="The app's stable id of the file or folder.")
+@click.option("--folder", is_flag=True, help="It is a folder.")
+@click.option("--client-id", help="The X-Cr-Client-Id of the client that did it.")
+@click.option("--actor", help="Who did it, when it is not USER.")
+@click.option("--event-key", help="Makes a retry harmless.")
+@_plainly
+def append(
+    user: str,
+    kind: str,
+    path: str,
+    to_path: str | None,
+    file_id: str,
+    folder: bool,  # noqa: FBT001 -- click hands flags over by name
+    client_id: str | None,
+    actor: str | None,
+    event_key: str | None,
+) -> None:
+    """Write one change into the outbox, as the app would.
+
+    PATH is absolute and decoded; TO_PATH only for a rename.
+    """
+    columns = {
+        "is_folder": int(folder),
+        "client_id": client_id,
+        "actor_id": actor,
+        "event_key": event_key,
+    }
+    sidecar.of(current_app).database.write(
+        lambda db: outbox.append(db, user, kind, file_id, path, to_path, **columns)
+    )
+
+
+@commands.command()
+@click.option("--user", required=True, help="Whose stream.")
+@click.option("--uri", help="The folder to watch.  [default: the whole drive]")
+@click.option(
+    "--url", default="http://127.0.0.1:8000", show_default=True, help="Where the server is."
+)
+@click.option("--client-id", help="A UUID to be remembered by.  [default: a new one]")
+@_plainly
+def tail(user: str, uri: str | None, url: str, client_id: str | None) -> None:
+    """Show the live stream of USER in the terminal; Ctrl-C ends it.
+
+    It makes its own token, reconnects by itself and resumes after the last frame it saw.
+    """
+    configured = sidecar.of(current_app).settings
+    settings.require_keys(configured)
+    address = uri or f"{configured.uri_scheme}://my"
+
+    def new_token() -> str:
+        return str(create_access_token(user, expires_delta=timedelta(hours=12)))
+
+    terminal.follow(url, address, client_id or str(uuid.uuid4()), new_token)
+
+
+@commands.command("doctor")
+@_plainly
+def examine() -> None:
+    """Check settings, database, schema, isolation, roles and driver; say what to do."""
+    findings = doctor.examine(sidecar.of(current_app))
+    for finding in findings:
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
+        click.echo(f"{mark}  {finding.what}: {finding.says}")
+    if not all(finding.ok for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+def install(app: Flask) -> None:
+    """Add the commands."""
+    app.cli.add_command(commands)

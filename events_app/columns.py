@@ -1,0 +1,146 @@
+"""Column types and SQL expressions that mean the same on SQLite, PostgreSQL, MariaDB and MySQL.
+
+Tables and migrations share them: a released type never changes what it renders, since an old
+migration would then build another table. A new meaning is a new class.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String, Text, types
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+
+# SQLite gives only an `INTEGER PRIMARY KEY` its own rowid; its integers are 64 bits wide anyway.
+BigInt = BigInteger().with_variant(Integer(), "sqlite")
+
+SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
+
+
+def _mysql_collation(dialect: Dialect) -> str:
+    """Byte by byte and without padding: `a` differs from `A` and from `a `."""
+    return "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+
+
+class ByteString(types.TypeDecorator[str]):
+    """Text of at most `length` characters, compared byte by byte and without padding."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        """Choose the collation that compares bytes."""
+        length = self.impl_instance.length  # type: ignore[attr-defined] # a String has one
+        if dialect.name in {"mysql", "mariadb"}:
+            collation = _mysql_collation(dialect)
+            return mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
+        if dialect.name == "postgresql":
+            return postgresql.VARCHAR(length, collation="C")
+        return String(length)
+
+
+class ByteText(types.TypeDecorator[str]):
+    """Long text, compared byte by byte.
+
+    Not a VARCHAR: outside strict mode MySQL cuts a too long value off before a CHECK can refuse it.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        """Choose the collation that compares bytes."""
+        if dialect.name in {"mysql", "mariadb"}:
+            return mysql.TEXT(charset="utf8mb4", collation=_mysql_collation(dialect))
+        if dialect.name == "postgresql":
+            return postgresql.TEXT(collation="C")
+        return Text()
+
+
+class UtcTime(types.TypeDecorator[datetime]):
+    """A UTC time with microseconds, an aware `datetime` in Python.
+
+    SQLite keeps text that anyone may have written; what is no time there reads as None.
+    """
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        """Choose the engine's type with microseconds."""
+        if dialect.name in {"mysql", "mariadb"}:
+            return mysql.DATETIME(fsp=6)
+        if dialect.name == "postgresql":
+            return postgresql.TIMESTAMP(timezone=True)
+        return Text()
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Give the driver what its engine stores."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        naive = value.astimezone(UTC).replace(tzinfo=None)
+        return naive.strftime(SQLITE_TIME) if dialect.name == "sqlite" else naive
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Read what the engine stored."""
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            parsed = datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            return None
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+# What an app wrote for auditors is copied verbatim: it is read as text (a cast in the statement) and
+# written as that text (the engine's encoder does nothing, see database.py). SQLite has it as text:
+# its column type JSON would turn the text `123` into a number.
+VerbatimJson = JSON(none_as_null=True).with_variant(Text(), "sqlite")
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801 -- an SQL function, written as one
+    """The database's own clock, in UTC: the only one that all workers share."""
+
+    type = UtcTime()
+    inherit_cache = True
+
+
+@compiles(utc_now, "sqlite")
+def _sqlite_now(*_: Any, **__: Any) -> str:
+    return "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
+
+
+@compiles(utc_now, "postgresql")
+def _postgresql_now(*_: Any, **__: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(utc_now, "mysql", "mariadb")
+def _mysql_now(*_: Any, **__: Any) -> str:
+    return "(UTC_TIMESTAMP(6))"
+
+
+class octets(FunctionElement[int]):  # noqa: N801 -- an SQL function, written as one
+    """The length of a text in bytes."""
+
+    type = Integer()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any]) -> None:
+        """Measure `column`."""
+        super().__init__(column)
+
+
+@compiles(octets)
+def _octets(element: octets, compiler: Any, **kw: Any) -> str:
+    return f"octet_length({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(octets, "sqlite")
+def _sqlite_octets(element: octets, compiler: Any, **kw: Any) -> str:
+    # octet_length() came with SQLite 3.43; Python 3.11 still ships older ones.
+    return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"

@@ -1,0 +1,127 @@
+"""Every failure a caller can meet: its HTTP status, its code, its sentence. Knows no Flask.
+
+::
+
+    EventsError
+    ├── SettingsError            the process does not start
+    ├── DatabaseError            the database cannot serve us, and what to do about it
+    │   ├── SchemaError          tables missing or of another version
+    │   └── UnsupportedDatabase  an engine, version or isolation level we refuse
+    ├── BrokenJournal            a rule of the journal does not hold: alarm, never carry on
+    │   ├── HoleInJournal
+    │   └── MoveMismatch
+    └── RequestError             answered as JSON before a stream starts
+        ├── Unauthorized         401/401
+        ├── WrongTokenType       401/40020
+        ├── MissingScope         403/40089
+        ├── EventsDisabled       403/40019
+        ├── BadParameter         400/40001
+        ├── ForeignFolder        403/403
+        ├── TooManyStreams       429/429
+        └── Unforeseen           500/50005
+
+A class's docstring is its message. The codes are the table *Errors* of the protocol.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class EventsError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        """Say `detail`, or what the class's docstring says."""
+        self.message = detail or inspect.cleandoc(type(self).__doc__ or "")
+        super().__init__(self.message)
+
+
+class SettingsError(EventsError):
+    """A setting is missing or wrong."""
+
+
+class DatabaseError(EventsError):
+    """The database cannot serve us."""
+
+
+class SchemaError(DatabaseError):
+    """The tables are missing or of another version; run: alembic upgrade head."""
+
+
+class UnsupportedDatabase(DatabaseError):
+    """This database, version or isolation level is not supported."""
+
+
+class BrokenJournal(EventsError):
+    """A rule of the journal does not hold."""
+
+
+class HoleInJournal(BrokenJournal):
+    """A position is missing from the journal."""
+
+
+class MoveMismatch(BrokenJournal):
+    """The mover inserted or deleted another number of rows than it read."""
+
+
+class RequestError(EventsError):
+    """The request cannot be served."""
+
+    status = 500
+    code = 50005
+    retry_after_seconds: int | None = None
+
+
+class Unauthorized(RequestError):
+    """A valid access token is required."""
+
+    status = 401
+    code = 401
+
+
+class WrongTokenType(RequestError):
+    """Only access tokens are accepted here."""
+
+    status = 401
+    code = 40020
+
+
+class MissingScope(RequestError):
+    """The token lacks the scope this needs."""
+
+    status = 403
+    code = 40089
+
+
+class EventsDisabled(RequestError):
+    """File events are switched off."""
+
+    status = 403
+    code = 40019
+
+
+class BadParameter(RequestError):
+    """A parameter is wrong."""
+
+    status = 400
+    code = 40001
+
+
+class ForeignFolder(RequestError):
+    """This folder belongs to somebody else."""
+
+    status = 403
+    code = 403
+
+
+class TooManyStreams(RequestError):
+    """Too many streams are open for this user."""
+
+    status = 429
+    code = 429
+    retry_after_seconds = 30
+
+
+class Unforeseen(RequestError):
+    """Something unforeseen happened; the log has the details under this correlation id."""

@@ -1,0 +1,103 @@
+"""The frozen values that travel through the code: Row, Change, Cursor."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import struct
+from datetime import datetime
+from typing import NamedTuple, Self
+
+from events_app.uri import Folder
+
+TYPES = ("create", "modify", "rename", "delete")
+
+# The reason of a row that a retry wrote a second time: nothing is missing without it.
+DUPLICATE = "duplicate"
+
+
+class Row(NamedTuple):
+    """A row of the journal, as streams need it."""
+
+    position: int
+    tag: int
+    user_id: str
+    fs: str
+    type: str
+    file_id: str
+    from_path: str
+    to_path: str | None
+    client_id: str | None
+    actor_id: str | None
+    recorded_at: datetime
+    rejected: str | None
+
+
+class Change(NamedTuple):
+    """A change as one watcher is told it: paths relative to the watched folder.
+
+    `own` marks what the watcher itself did: it is never sent, but it moved the tree that the
+    changes before it are told in.
+    """
+
+    type: str
+    file_id: str
+    from_path: str
+    to_path: str = ""
+    own: bool = False
+
+
+class Point(NamedTuple):
+    """A place in a history: a position and the tag of the row that holds it (0 at the start)."""
+
+    position: int
+    tag: int
+
+
+def folder_hash(user_id: str, folder: Folder) -> bytes:
+    """SHA-256 over user and watched folder; NUL is in no user, file system or path."""
+    return hashlib.sha256(f"{user_id}\0{folder.fs}\0{folder.path}".encode()).digest()
+
+
+# Version, epoch, position, tag, watcher.
+_CURSOR_LAYOUT = struct.Struct(">BQQI8s")
+_CURSOR_VERSION = 1
+# No journal has this epoch: a cursor that carries it never resumes.
+_NO_EPOCH = 0
+
+
+class Cursor(NamedTuple):
+    """Where one watcher stands, as opaque text on the wire.
+
+    It says the epoch, the position with the tag of its row, and for whom and where it counts, so
+    that a cursor of another history, user or folder is never mistaken for a usable one.
+    """
+
+    epoch: int
+    point: Point
+    watcher: bytes
+
+    @classmethod
+    def at(cls, epoch: int, point: Point, user_id: str, folder: Folder) -> Self:
+        """Make the cursor of a watcher that has everything up to `point`."""
+        return cls(epoch, point, folder_hash(user_id, folder)[:8])
+
+    def fresh(self) -> Self:
+        """Make the cursor that never resumes: its bearer starts afresh."""
+        return self._replace(epoch=_NO_EPOCH)
+
+    def text(self) -> str:
+        """Write it for the wire: URL-safe, without padding."""
+        packed = _CURSOR_LAYOUT.pack(_CURSOR_VERSION, self.epoch, *self.point, self.watcher)
+        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read it back; None for any text that is no cursor of ours."""
+        try:
+            packed = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+            version, epoch, position, tag, watcher = _CURSOR_LAYOUT.unpack(packed)
+        except (binascii.Error, struct.error, ValueError):
+            return None
+        return cls(epoch, Point(position, tag), watcher) if version == _CURSOR_VERSION else None

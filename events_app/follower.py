@@ -1,0 +1,135 @@
+"""A watcher's position moving along the journal: what was read, what waits, what may be claimed.
+
+Rules
+    `read` is how far the rows were looked at. `safe` is the point up to which every row was sent,
+    folded away or dropped by scope; it moves past a waiting run only when the run is taken whole,
+    and no `id` and no stored cursor ever says more than `safe`.
+    Own changes join a run only behind somebody else's: they tell the fold in which tree those are
+    to be told.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from events_app import journal, merge, scope
+from events_app.clock import Clock
+from events_app.database import Database
+from events_app.event import Change, Point, Row
+from events_app.tailer import Tailer
+
+# A run that grows beyond this is due as it is: memory stays bounded whatever comes.
+RUN_CHANGES = 10_000
+
+
+class Told(NamedTuple):
+    """What a client is told at once: the changes, and the points before and after them."""
+
+    changes: list[Change]
+    before: Point
+    after: Point
+
+
+class Follower:
+    """Reads for one watcher, from the tailer's window or, behind it, in SQL pages."""
+
+    def __init__(
+        self,
+        tailer: Tailer,
+        database: Database,
+        clock: Clock,
+        watcher: scope.Watcher,
+        epoch: int,
+        start: Point,
+        repeated_upto: int,
+    ) -> None:
+        """Begin at `start` in `epoch`; rows up to `repeated_upto` may be a second delivery."""
+        self.read = self.safe = start
+        self.end: scope.End | None = None
+        self._tailer = tailer
+        self._database = database
+        self._clock = clock
+        self._watcher = watcher
+        self._epoch = epoch
+        self._repeated_upto = repeated_upto
+        self._page: journal.Page | None = None
+        self._run: list[tuple[int, Change]] = []
+        self._first_at = self._last_at = 0.0
+
+    def advance(self) -> bool:
+        """Take what can be had without SQL into the run; tell whether there was anything."""
+        if self.end is not None or self._tailer.epoch is None:
+            return False
+        if self._tailer.epoch != self._epoch:
+            self.end = scope.End.OTHER_HISTORY
+            return False
+        if self._page is not None:
+            return self._take_page(self._page)
+        rows = self._tailer.rows_after(self._watcher.user_id, self.read.position)
+        if rows is None or not self._has_more():
+            return False
+        self._take(rows, self._tailer.end)
+        return True
+
+    def needs_page(self) -> bool:
+        """Tell whether `fetch_page` must be called before anything more can be had."""
+        if self.end is not None or self._page is not None or not self._has_more():
+            return False
+        return self._tailer.rows_after(self._watcher.user_id, self.read.position) is None
+
+    def fetch_page(self) -> None:
+        """Read a page by SQL; the next `advance` takes it. Raises what the database raises."""
+        position, upto = self.read.position, self._tailer.end
+        self._page = self._database.read(
+            lambda db: journal.page_of_user(db, self._watcher.user_id, position, upto)
+        )
+
+    def due_at(self, quiet_seconds: float, longest_seconds: float) -> float | None:
+        """Tell when the run is to be sent (monotonic seconds); None while there is none."""
+        if not self._run:
+            return None
+        if self.end is not None or len(self._run) >= RUN_CHANGES:
+            return self._first_at
+        return merge.due_at(self._first_at, self._last_at, quiet_seconds, longest_seconds)
+
+    def take_run(self) -> Told:
+        """Return the run, folded, and begin a new one."""
+        repeated = [change for position, change in self._run if position <= self._repeated_upto]
+        others = [change for position, change in self._run if position > self._repeated_upto]
+        changes = merge.fold(repeated, repeated=True) + merge.fold(others)
+        before, self.safe = self.safe, self.read
+        self._run = []
+        return Told(changes, before, self.safe)
+
+    def _has_more(self) -> bool:
+        return self._tailer.end.position > self.read.position and len(self._run) < RUN_CHANGES
+
+    def _take_page(self, page: journal.Page) -> bool:
+        self._page = None
+        if page.head.epoch != self._epoch or page.head.floor_position > self.read.position:
+            self.end = scope.End.OTHER_HISTORY
+            return False
+        self._take(page.rows, page.upto)
+        return True
+
+    def _take(self, rows: list[Row], upto: Point) -> None:
+        for row in rows:
+            seen = scope.view(row, self._watcher)
+            if isinstance(seen, scope.End):
+                self.end = seen
+                return
+            self._pass(Point(row.position, row.tag), seen, row)
+        self._pass(upto, None, None)
+
+    def _pass(self, point: Point, seen: Change | None, row: Row | None) -> None:
+        """Move past `point`, taking what is seen there into the run."""
+        if seen is not None and row is not None and (self._run or not seen.own):
+            at = self._clock.monotonic() - self._tailer.age_seconds(row)
+            if not self._run:
+                self._first_at = self._last_at = at
+            elif not seen.own:
+                self._last_at = max(self._last_at, at)
+            self._run.append((row.position, seen))
+        self.read = point
+        if not self._run:
+            self.safe = point

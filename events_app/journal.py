@@ -1,0 +1,201 @@
+"""Every statement that reads or prunes the journal."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from events_app import errors, event
+from events_app.columns import utc_now
+from events_app.schema import journal, outbox, state
+
+# A page is read in one go: larger ones would hold the event loop for more than a few milliseconds.
+PAGE_ROWS = 1_000
+PRUNE_ROWS = 1_000
+
+_COLUMNS = [journal.c[name] for name in event.Row._fields]
+
+_HEAD = select(
+    state.c.last_position,
+    state.c.floor_position,
+    state.c.epoch,
+    utc_now().label("now"),
+    select(outbox.c.created_at).order_by(outbox.c.id).limit(1).scalar_subquery().label("oldest"),
+    select(outbox.c.id).order_by(outbox.c.id).limit(1).scalar_subquery().label("first_id"),
+    select(journal.c.tag)
+    .where(journal.c.position == bindparam("seen"))
+    .scalar_subquery()
+    .label("seen_tag"),
+).where(state.c.id == 1)
+
+_AFTER = (
+    select(*_COLUMNS)
+    .where(journal.c.position > bindparam("after"), journal.c.position <= bindparam("upto"))
+    .order_by(journal.c.position)
+    .limit(bindparam("rows"))
+)
+_AFTER_OF_USER = _AFTER.where(journal.c.user_id == bindparam("user_id"))
+_TAG = select(journal.c.tag).where(journal.c.position == bindparam("position"))
+_OUTBOX_HOLDS = select(outbox.c.id).order_by(outbox.c.id).offset(bindparam("rows")).limit(1)
+
+
+class Head(NamedTuple):
+    """The state of the journal at one moment of the database's clock.
+
+    `waiting_since` is when the oldest outbox row was created, by the app's clock; None: empty.
+    `seen_tag` is the tag of the row at the position that was asked for; None: no such row.
+    """
+
+    last_position: int
+    floor_position: int
+    epoch: int
+    now: datetime
+    waiting_since: datetime | None
+    seen_tag: int | None
+
+
+def head(connection: Connection, seen: int = 0) -> Head:
+    """Read where the journal ends, what waits in the outbox, and the tag at position `seen`."""
+    found = connection.execute(_HEAD, {"seen": seen}).one_or_none()
+    if found is None:
+        raise errors.SchemaError("file_event_state has lost its row; restore it from a backup")
+    last, floor, epoch, now, oldest, first_id, seen_tag = found
+    waiting_since = None if first_id is None else (oldest or now)
+    return Head(last, floor, epoch, now, waiting_since, seen_tag)
+
+
+def outbox_holds(connection: Connection, rows: int) -> bool:
+    """Tell whether at least `rows` rows wait in the outbox."""
+    return connection.scalar(_OUTBOX_HOLDS, {"rows": rows - 1}) is not None
+
+
+def after(connection: Connection, position: int, upto: int) -> list[event.Row]:
+    """Read a page of all rows in (position, upto], in order."""
+    found = connection.execute(_AFTER, {"after": position, "upto": upto, "rows": PAGE_ROWS})
+    return [event.Row._make(row) for row in found]
+
+
+class Page(NamedTuple):
+    """Rows of one user, complete up to `upto`; `head` was read after them."""
+
+    rows: list[event.Row]
+    upto: event.Point
+    head: Head
+
+
+def page_of_user(connection: Connection, user_id: str, position: int, upto: event.Point) -> Page:
+    """Read a page of the user's rows in (position, upto].
+
+    The head is read last: a floor or epoch that is still the old one proves the page whole.
+    """
+    values = {"user_id": user_id, "after": position, "upto": upto.position, "rows": PAGE_ROWS}
+    rows = [event.Row._make(row) for row in connection.execute(_AFTER_OF_USER, values)]
+    if len(rows) == PAGE_ROWS:
+        upto = event.Point(rows[-1].position, rows[-1].tag)
+    return Page(rows, upto, head(connection))
+
+
+def tag_at(connection: Connection, position: int) -> int | None:
+    """Return the tag of the row at `position`; None when there is no such row."""
+    return connection.scalar(_TAG, {"position": position})
+
+
+class Past(NamedTuple):
+    """What a replay would have to go through: rows of the user, and what forbids it."""
+
+    rows: int
+    rejected: int
+    root_ended: int
+
+
+def past_of_user(
+    connection: Connection, user_id: str, fs: str, position: int, root: frozenset[str], most: int
+) -> Past:
+    """Look over the user's rows after `position`, at most `most` + 1 of them.
+
+    `root` is the watched folder with every folder above it.
+    """
+    folders = sorted(root)
+    ended = and_(
+        journal.c.fs == fs,
+        or_(
+            and_(journal.c.type != "modify", journal.c.from_path.in_(folders)),
+            journal.c.to_path.in_(folders),
+        ),
+    )
+    rejected = and_(journal.c.rejected.is_not(None), journal.c.rejected != event.DUPLICATE)
+    told = journal.c.rejected.is_(None)
+    rows = (
+        select(
+            case((rejected, 1), else_=0).label("rejected"),
+            case((and_(told, ended), 1), else_=0).label("root_ended"),
+        )
+        .where(journal.c.user_id == user_id, journal.c.position > position)
+        .order_by(journal.c.position)
+        .limit(most + 1)
+        .subquery()
+    )
+    totals = select(
+        func.count(),
+        func.coalesce(func.sum(rows.c.rejected), 0),
+        func.coalesce(func.sum(rows.c.root_ended), 0),
+    ).select_from(rows)
+    return Past(*map(int, connection.execute(totals).one()))
+
+
+def raise_epoch(connection: Connection, seen_epoch: int) -> bool:
+    """Begin a new epoch, unless somebody has begun one after `seen_epoch`; tell whether we did.
+
+    The new epoch is the time: it is above every one that a restored backup may bring back.
+    """
+    now = int(head(connection).now.timestamp())
+    raised = connection.execute(
+        update(state)
+        .where(state.c.id == 1, state.c.epoch == seen_epoch)
+        .values(
+            epoch=case((state.c.epoch < now, literal(now)), else_=state.c.epoch + 1),
+            updated_at=utc_now(),
+        )
+    )
+    return raised.rowcount == 1
+
+
+def prune(connection: Connection, age_seconds: float) -> int:
+    """Remove a batch of the oldest rows that are older than `age_seconds`; return how many.
+
+    A prefix of positions goes, and the floor rises with it in the same transaction.
+    """
+    current = connection.execute(
+        select(state.c.floor_position, utc_now().label("now"))
+        .where(state.c.id == 1)
+        .with_for_update(of=state)
+    ).one()
+    limit = current.now - timedelta(seconds=age_seconds)
+    oldest = connection.execute(
+        select(journal.c.position, journal.c.recorded_at)
+        .where(journal.c.position > current.floor_position)
+        .order_by(journal.c.position)
+        .limit(PRUNE_ROWS)
+    ).all()
+    expired = []
+    for row in oldest:
+        if row.recorded_at >= limit:
+            break
+        expired.append(row.position)
+    if expired:
+        connection.execute(delete(journal).where(journal.c.position.in_(expired)))
+        connection.execute(update(state).where(state.c.id == 1).values(floor_position=expired[-1]))
+    return len(expired)

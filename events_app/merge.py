@@ -1,0 +1,86 @@
+"""Fold a run of changes into a shorter one that leaves the client in the same state.
+
+Theory of operation
+    A run is what one stream has read and not sent, in the order of the journal. Only neighbours
+    are merged: a `modify` after a `create` or `modify` of the same entry, and a `create` and
+    `delete` of the same entry. *Neighbours* are two changes between which nothing was kept that
+    could move, hide or replace an entry: renames, deletes and creates pass through and end every
+    neighbourhood; a modify of another entry does not.
+
+Rules
+    When in doubt, send more. A merge is done only if it leaves the same tree, whatever else is in
+    it. In what may be a second delivery the client may already have what the run begins with, so
+    renames go as `delete` and `create`, and a `delete` is never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from events_app.event import Change
+
+
+def due_at(first: float, last: float, quiet: float, longest: float) -> float:
+    """Tell when a run is sent: after `quiet` seconds without a change, `longest` at most.
+
+    `first` and `last` are the times of its oldest and newest change, on any clock in seconds.
+    """
+    return min(last + quiet, first + longest)
+
+
+def fold(run: Iterable[Change], *, repeated: bool = False) -> list[Change]:
+    """Fold `run`; `repeated` says that the client may already have a part of it.
+
+    The watcher's own changes are not in the result.
+    """
+    folded = _Folded(repeated=repeated)
+    for change in run:
+        folded.add(change)
+    return folded.kept
+
+
+class _Entry(NamedTuple):
+    file_id: str
+    path: str
+
+
+class _Folded:
+    """The list so far, and which entries are dirty in the present neighbourhood."""
+
+    def __init__(self, *, repeated: bool) -> None:
+        self.kept: list[Change] = []
+        self._repeated = repeated
+        self._dirty: set[_Entry] = set()
+
+    def add(self, change: Change) -> None:
+        entry = _Entry(change.file_id, change.from_path)
+        if change.own:
+            self._dirty.clear()
+        elif change.type == "modify":
+            self._modify(change, entry)
+        elif change.type == "rename" and self._repeated:
+            self._keep(Change("delete", change.file_id, change.from_path))
+            self._keep(Change("create", change.file_id, change.to_path))
+        elif change.type == "delete" and self._undoes_last(entry):
+            self.kept.pop()
+            self._dirty.clear()
+        else:
+            self._keep(change)
+
+    def _modify(self, change: Change, entry: _Entry) -> None:
+        if entry not in self._dirty:
+            self.kept.append(change)
+            self._dirty.add(entry)
+
+    def _keep(self, change: Change) -> None:
+        self.kept.append(change)
+        self._dirty = (
+            {_Entry(change.file_id, change.from_path)} if change.type == "create" else set()
+        )
+
+    def _undoes_last(self, entry: _Entry) -> bool:
+        if self._repeated or not self.kept:
+            return False
+        last = self.kept[-1]
+        return last.type == "create" and entry == (last.file_id, last.from_path)

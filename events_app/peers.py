@@ -1,0 +1,103 @@
+"""What the kernel knows about the other end of a stream's socket.
+
+A write is the only thing that notices a closed client by itself, and the first write after a
+close still succeeds. So one epoll per worker waits for nothing but the peer's end of sending
+(RDHUP), and the send queue tells what the peer's kernel has taken. Behind a proxy the peer is the
+proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import select
+import socket
+import struct
+import termios
+from collections.abc import Callable
+
+import gevent
+from gevent import monkey
+from gevent.socket import wait_read
+
+# Limits what a stalled reader holds of the kernel's memory to tens of kilobytes.
+SEND_BUFFER_BYTES = 16 * 1024
+
+_original_epoll = monkey.get_original("select", "epoll")
+
+
+class Peer:
+    """The other end of one stream. Without a socket (another server than gunicorn) it knows little."""
+
+    def __init__(self, connection: socket.socket | None) -> None:
+        """Look at `connection`, which stays its owner's."""
+        self._connection = connection
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The socket, for the watch."""
+        return self._connection
+
+    def has_taken_all(self) -> bool:
+        """Tell whether the peer's kernel has acknowledged everything that was written."""
+        if self._connection is None:
+            return True
+        try:
+            answer = fcntl.ioctl(self._connection.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        except OSError:
+            return False
+        return bool(struct.unpack("i", answer)[0] == 0)
+
+    def limit(self, send_timeout_seconds: float, dead_after_seconds: float) -> None:
+        """Drop a peer that takes nothing for the first, or answers nothing for the second time."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.settimeout(send_timeout_seconds)
+        if connection.family not in {socket.AF_INET, socket.AF_INET6}:
+            return
+        probes = 3
+        interval = max(1, int(dead_after_seconds / (probes + 1)))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (socket.TCP_KEEPIDLE, interval),
+            (socket.TCP_KEEPINTVL, interval),
+            (socket.TCP_KEEPCNT, probes),
+            (socket.TCP_USER_TIMEOUT, int(1000 * min(send_timeout_seconds, dead_after_seconds))),
+        ):
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class Watch:
+    """Tells streams that their peer has closed, within milliseconds. One per worker."""
+
+    def __init__(self) -> None:
+        """Watch nobody yet."""
+        self._epoll = _original_epoll()
+        self._told: dict[int, Callable[[], object]] = {}
+
+    def add(self, peer: Peer, tell: Callable[[], object]) -> None:
+        """Call `tell` once when the peer closes or breaks off."""
+        if peer.socket is None:
+            return
+        number = peer.socket.fileno()
+        self._told[number] = tell
+        self._epoll.register(number, select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+    def remove(self, peer: Peer) -> None:
+        """Watch the peer no more; to be called while its socket is still open."""
+        if peer.socket is None or peer.socket.fileno() not in self._told:
+            return
+        del self._told[peer.socket.fileno()]
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(peer.socket.fileno())
+
+    def run(self) -> None:
+        """Tell for ever; ends when the greenlet is killed."""
+        while True:
+            wait_read(self._epoll.fileno())
+            for number, _ in self._epoll.poll(0):
+                if tell := self._told.get(number):
+                    tell()
+            gevent.sleep(0)

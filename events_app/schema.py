@@ -1,0 +1,126 @@
+"""The four tables, as code sees them; migrations/ holds how a database gets them.
+
+Names of tables and columns are public: apps and auditors write them into their own SQL.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Identity,
+    Index,
+    MetaData,
+    SmallInteger,
+    Table,
+    column,
+)
+
+from events_app import uri
+from events_app.columns import BigInt, ByteString, ByteText, UtcTime, VerbatimJson, octets, utc_now
+
+VERSION_TABLE = "file_event_schema_version"
+# The newest migration. Revisions are numbers of four digits, so that they compare as text.
+REVISION = "0001"
+
+metadata = MetaData()
+
+INNODB: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+}
+
+outbox = Table(
+    "file_event_outbox",
+    metadata,
+    Column("id", BigInt, Identity(cache=1), primary_key=True),
+    Column("user_id", ByteString(64), nullable=False),
+    Column("type", ByteString(16), nullable=False),
+    Column("file_id", ByteString(128), nullable=False),
+    Column("fs", ByteString(32), nullable=False, server_default="my"),
+    Column("from_path", ByteText, nullable=False),
+    Column("to_path", ByteText),
+    Column("is_folder", SmallInteger, nullable=False, server_default="0"),
+    Column("client_id", ByteString(36)),
+    Column("actor_id", ByteString(64)),
+    Column("event_key", ByteString(128)),
+    Column("meta", VerbatimJson),
+    Column("created_at", UtcTime, nullable=False, server_default=utc_now()),
+    CheckConstraint(
+        "type IN ('create', 'modify', 'rename', 'delete')", name="file_event_outbox_type"
+    ),
+    CheckConstraint(
+        octets(column("from_path")) <= uri.MAX_PATH_BYTES, name="file_event_outbox_from_path"
+    ),
+    CheckConstraint(
+        octets(column("to_path")) <= uri.MAX_PATH_BYTES, name="file_event_outbox_to_path"
+    ),
+    CheckConstraint(
+        "(type = 'rename') = (COALESCE(to_path, '') <> '')", name="file_event_outbox_rename"
+    ),
+    CheckConstraint("is_folder IN (0, 1)", name="file_event_outbox_is_folder"),
+    # The default would hand out the id of a deleted row again; ids of an outbox only ever grow.
+    sqlite_autoincrement=True,
+    **INNODB,
+)
+
+journal = Table(
+    "file_event_journal",
+    metadata,
+    Column("position", BigInt, primary_key=True, autoincrement=False),
+    Column("user_id", ByteString(64), nullable=False),
+    Column("type", ByteString(16), nullable=False),
+    Column("file_id", ByteString(128), nullable=False),
+    Column("fs", ByteString(32), nullable=False),
+    Column("from_path", ByteText, nullable=False),
+    Column("to_path", ByteText),
+    Column("is_folder", SmallInteger, nullable=False),
+    Column("client_id", ByteString(36)),
+    Column("actor_id", ByteString(64)),
+    Column("event_key", ByteString(128)),
+    Column("meta", VerbatimJson),
+    Column("created_at", UtcTime, nullable=False),
+    Column("recorded_at", UtcTime, nullable=False),
+    Column("tag", BigInteger, nullable=False),
+    Column("rejected", ByteString(255)),
+    Index("file_event_journal_user_position", "user_id", "position"),
+    Index("file_event_journal_user_key", "user_id", "event_key", unique=True),
+    **INNODB,
+)
+
+state = Table(
+    "file_event_state",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("floor_position", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    CheckConstraint("id = 1", name="file_event_state_one_row"),
+    **INNODB,
+)
+
+subscription = Table(
+    "file_event_subscription",
+    metadata,
+    Column("user_id", ByteString(64), primary_key=True),
+    Column("client_id", ByteString(36), primary_key=True),
+    Column("folder_hash", ByteString(64), primary_key=True),
+    Column("fs", ByteString(32), nullable=False),
+    Column("path", ByteText, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("sent_position", BigInteger),
+    Column("generation", BigInteger, nullable=False),
+    Column("state", ByteString(16), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    CheckConstraint("state IN ('new', 'live', 'fresh')", name="file_event_subscription_state"),
+    Index("file_event_subscription_seen_at", "seen_at"),
+    **INNODB,
+)

@@ -1,0 +1,217 @@
+"""The mover: gives committed outbox rows their positions, in one short transaction a step.
+
+Theory of operation
+    An auto-increment id is handed out before its transaction commits, so nobody may read the
+    outbox by `id > n`: a row with a lower id can appear later. Instead one mover takes what is
+    committed, lowest id first, appends it to the journal at the next positions, and deletes it
+    from the outbox, all in one transaction. Positions are dense and in the order of commits, so a
+    reader of the journal can use `position > p`. The lock on the one row of `file_event_state` is
+    the election: any worker may step, the one that gets the row does.
+
+Rules
+    - READ COMMITTED; the lock is a statement of its own. Lock and pick in one statement would let
+      the second waiter pick from a snapshot taken before the first one committed.
+    - The pick is a plain, non-locking SELECT from the very beginning of the outbox. By `id > hint`
+      a late low id would fall behind a later delete of the same file.
+    - DML by primary keys only: ranges would lock what the app inserts into.
+    - What was inserted and what was deleted must count what was picked, or nothing happens.
+    - A row that cannot be told is journalled as rejected; it never stops the line.
+    - The app pays for nothing: no trigger, no lock, no NOTIFY on its side.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    insert,
+    select,
+    text,
+    tuple_,
+    update,
+)
+
+from events_app import database, errors, event, intake
+from events_app.columns import utc_now
+from events_app.database import Database
+from events_app.schema import journal, outbox, state
+
+log = logging.getLogger(__name__)
+
+BATCH_ROWS = 500
+# A 10,000-row fetch holds the loop for some 16 ms; only a backlog is worth that.
+BACKLOG_BATCH_ROWS = 10_000
+# Well below what any of the drivers allows as parameters of one statement.
+KEYS_PER_STATEMENT = 1_000
+
+CHANNEL = "file_event_journal"
+
+Values = dict[str, Any]
+
+_LOCK_STATE = (
+    select(state.c.last_position, utc_now().label("now"))
+    .where(state.c.id == 1)
+    .with_for_update(skip_locked=True, of=state)
+)
+_PICK = (
+    select(
+        *(column for column in outbox.c if column.name != "meta"),
+        cast(outbox.c.meta, Text).label("meta"),
+    )
+    .order_by(outbox.c.id)
+    .limit(bindparam("rows"))
+)
+# psycopg sends many rows as a few statements; the counts of all of them are wanted.
+_APPEND = insert(journal).execution_options(preserve_rowcount=True)
+_DELETE = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+_KNOWN_KEYS = select(journal.c.user_id, journal.c.event_key).where(
+    tuple_(journal.c.user_id, journal.c.event_key).in_(bindparam("keys", expanding=True))
+)
+_ADVANCE = (
+    update(state)
+    .where(state.c.id == 1, state.c.last_position == bindparam("from_position"))
+    .values(last_position=bindparam("to_position"), updated_at=utc_now())
+)
+
+
+class Step(NamedTuple):
+    """What one step did: rows moved, how many of them as rejected, the new last position."""
+
+    moved: int
+    rejected: int
+    last_position: int
+
+
+class Mover:
+    """Steps with a batch size that follows the work: larger under backlog, halved by a bad row."""
+
+    def __init__(self, database: Database) -> None:
+        """Move rows in `database`."""
+        self._database = database
+        self._rows = BATCH_ROWS
+
+    def step(self) -> Step | None:
+        """Move one batch. None: another worker is at it.
+
+        Raises what the database raises, and `MoveMismatch`; nothing has happened then.
+        """
+        while True:
+            try:
+                done = self._database.write(lambda connection: move(connection, self._rows))
+            except errors.EventsError:
+                raise
+            except Exception as error:
+                if not database.is_bad_value(error):
+                    raise
+                if self._rows == 1:
+                    return self._reject_first(error)
+                self._rows //= 2
+            else:
+                self._grow(done)
+                return done
+
+    @property
+    def batch_rows(self) -> int:
+        """How many rows the next step takes at the most."""
+        return self._rows
+
+    def _grow(self, done: Step | None) -> None:
+        if done is not None and done.moved == self._rows:
+            self._rows = min(2 * self._rows, BACKLOG_BATCH_ROWS)
+        elif done is not None:
+            self._rows = BATCH_ROWS
+
+    def _reject_first(self, error: Exception) -> Step | None:
+        """Journal the row that the database refuses to take, with the database's own words."""
+        reason = str(getattr(error, "orig", None) or error)
+        log.error("an outbox row cannot be journalled and is rejected: %s", reason)
+        done = self._database.write(lambda connection: move(connection, 1, reason=reason))
+        self._grow(done)
+        return done
+
+
+def move(connection: Connection, rows: int, *, reason: str | None = None) -> Step | None:
+    """Run one step over `connection`; with `reason`, journal what is picked as rejected."""
+    locked = connection.execute(_LOCK_STATE).one_or_none()
+    if locked is None:
+        return None
+    picked = connection.execute(_PICK, {"rows": rows}).mappings().all()
+    if not picked:
+        return Step(0, 0, locked.last_position)
+    values = _journal_values(connection, picked, locked.last_position, locked.now, reason)
+    _replace(connection, [row["id"] for row in picked], values)
+    last = locked.last_position + len(picked)
+    _advance(connection, locked.last_position, last)
+    return Step(len(picked), sum(row["rejected"] is not None for row in values), last)
+
+
+def _journal_values(
+    connection: Connection,
+    picked: Sequence[Any],
+    last_position: int,
+    now: datetime,
+    reason: str | None,
+) -> list[Values]:
+    values = []
+    for position, row in enumerate(picked, start=last_position + 1):
+        raw = dict(row)
+        del raw["id"]
+        journalled = intake.reject(raw, reason, now) if reason else intake.clean(raw, now)
+        journalled["position"] = position
+        journalled["recorded_at"] = now
+        journalled["tag"] = secrets.randbits(32)
+        values.append(journalled)
+    _reject_repeated_keys(connection, values)
+    return values
+
+
+def _reject_repeated_keys(connection: Connection, values: Sequence[Values]) -> None:
+    """A retry's second row is journalled, but not streamed."""
+    keyed = [row for row in values if row["event_key"] is not None]
+    known = _known_keys(connection, [(row["user_id"], row["event_key"]) for row in keyed])
+    for row in keyed:
+        key = (row["user_id"], row["event_key"])
+        if key in known:
+            row["event_key"], row["rejected"] = None, event.DUPLICATE
+        known.add(key)
+
+
+def _known_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    known: set[tuple[str, str]] = set()
+    for part in _parts(keys):
+        found = connection.execute(_KNOWN_KEYS, {"keys": part})
+        known.update((row.user_id, row.event_key) for row in found)
+    return known
+
+
+def _replace(connection: Connection, ids: list[int], values: list[Values]) -> None:
+    appended = connection.execute(_APPEND, values).rowcount
+    deleted = sum(connection.execute(_DELETE, {"ids": part}).rowcount for part in _parts(ids))
+    if not appended == deleted == len(ids):
+        raise errors.MoveMismatch(
+            f"picked {len(ids)} outbox rows, appended {appended}, deleted {deleted}: rolled back"
+        )
+
+
+def _advance(connection: Connection, before: int, after: int) -> None:
+    moved = connection.execute(_ADVANCE, {"from_position": before, "to_position": after})
+    if moved.rowcount != 1:
+        raise errors.MoveMismatch(f"the state row left position {before} while it was locked")
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"NOTIFY {CHANNEL}"))
+
+
+def _parts(items: list[Any]) -> list[list[Any]]:
+    return [
+        items[start : start + KEYS_PER_STATEMENT]
+        for start in range(0, len(items), KEYS_PER_STATEMENT)
+    ]

@@ -1,0 +1,148 @@
+"""The parts of one worker, joined: what sits in `app.extensions["events"]`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+from flask import Flask
+from psycopg import waiting
+
+from events_app import database, errors, listener, settings, subscriptions, upkeep
+from events_app.admission import Admission
+from events_app.clock import SystemClock
+from events_app.database import Database
+from events_app.delivery import Ledger
+from events_app.peers import Peer, Watch
+from events_app.settings import Settings
+from events_app.stream import Pace, Request, Stream, Surroundings
+from events_app.tailer import Tailer
+
+log = logging.getLogger(__name__)
+
+EXTENSION = "events"
+
+
+class Sidecar:
+    """Everything a worker runs. Made per process, after the fork; `start` sets it going."""
+
+    def __init__(self, configured: Settings) -> None:
+        """Join the parts; connects to nothing and starts nothing."""
+        self.settings = configured
+        self.clock = SystemClock()
+        self.database = Database(configured.database_url)
+        self.tailer = Tailer(self.database, self.clock, configured.poll_interval_seconds)
+        self.ledger = Ledger(self.database, self.clock, configured.confirm_seconds)
+        self.admission = Admission(configured.max_streams, configured.max_streams_per_user)
+        self._watch = Watch()
+        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._around = Surroundings(
+            self.database,
+            self.tailer,
+            self.ledger,
+            self.clock,
+            _pace(configured),
+            gevent.spawn,
+        )
+
+    def start(self) -> None:
+        """Begin to move, follow and store.
+
+        Raises `SettingsError` without a key, `DatabaseError` for a database that answers and
+        cannot serve us. One that does not answer is waited for.
+        """
+        settings.require_keys(self.settings)
+        self.refuse_blocking_driver()
+        try:
+            self.database.read(database.refuse_unsupported)
+            self.database.read(database.check_schema)
+        except errors.EventsError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- away is away, whatever the driver calls it
+            log.error("the database does not answer yet, streams are held: %s", error)
+        parts = [self.tailer.run, self.ledger.run, self._watch.run]
+        self._greenlets = [gevent.spawn(part) for part in parts]
+        self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings))
+        if self.database.is_postgresql:
+            url = self.settings.listen_url or self.settings.database_url
+            self._greenlets.append(gevent.spawn(listener.run, url, self.tailer.bell.set))
+
+    def refuse_blocking_driver(self) -> None:
+        """Raise `UnsupportedDatabase` when psycopg was imported before gevent patched it."""
+        if self.database.is_postgresql and waiting.wait is getattr(waiting, "wait_c", None):
+            raise errors.UnsupportedDatabase(
+                "psycopg waits in C and stops the event loop: it was imported before gevent "
+                "patched the process; start gunicorn with -c gunicorn.conf.py"
+            )
+
+    def stop(self) -> None:
+        """Tell every stream that the worker stops; they end over `EVENTS_DRAIN` seconds."""
+        self.admission.stop()
+
+    def close(self) -> None:
+        """Store what is still to be stored, and let go of the database."""
+        gevent.killall(self._greenlets)
+        self.ledger.flush()
+        self.database.close()
+
+    def open_stream(self, request: Request, peer: Peer) -> Iterator[bytes]:
+        """Admit a stream and return its frames. Raises `TooManyStreams`."""
+        self.admission.check(request.watcher.user_id)
+        dead_after = self.settings.confirm_seconds / 2 or self.settings.send_timeout_seconds
+        peer.limit(self.settings.send_timeout_seconds, dead_after)
+        stream = Stream(self._around, request, peer)
+        self.admission.enter(stream)
+        self._watch.add(peer, stream.peer_closed)
+        return Admitted(self, stream, peer)
+
+    def dismiss(self, stream: Stream, peer: Peer) -> None:
+        """Count a stream out that has ended."""
+        self._watch.remove(peer)
+        self.admission.leave(stream)
+
+
+class Admitted(Iterator[bytes]):
+    """The frames of an admitted stream.
+
+    A generator that was never begun runs no `finally`, so leaving is not left to one: the server
+    calls `close` in any case.
+    """
+
+    def __init__(self, sidecar: Sidecar, stream: Stream, peer: Peer) -> None:
+        """Wrap the frames of `stream`."""
+        self._sidecar = sidecar
+        self._stream = stream
+        self._peer = peer
+        self._frames = stream.frames()
+
+    def __next__(self) -> bytes:
+        """Return the next frame."""
+        return next(self._frames)
+
+    def close(self) -> None:
+        """End the stream and count it out."""
+        try:
+            self._frames.close()
+        finally:
+            self._sidecar.dismiss(self._stream, self._peer)
+
+
+def _pace(configured: Settings) -> Pace:
+    return Pace(
+        debounce=configured.debounce_seconds,
+        debounce_max=configured.debounce_max_seconds,
+        keep_alive=configured.keep_alive_seconds,
+        drain=configured.drain_seconds,
+        lifetime=configured.stream_lifetime_seconds,
+        limits=subscriptions.Limits(
+            configured.replay_max_rows, configured.max_subscriptions_per_user
+        ),
+    )
+
+
+def of(app: Flask) -> Sidecar:
+    """Return the sidecar that belongs to `app`."""
+    found: Sidecar = app.extensions[EXTENSION]
+    return found

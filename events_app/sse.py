@@ -1,0 +1,70 @@
+"""Values to frames, byte for byte as the protocol has them.
+
+Every frame is an `event`, an `id` and one `data` line, then an empty line: LF only, one space
+after each colon, ASCII only. Widely used clients stall on, or lose the frame behind, anything
+else: a comment, a block without data, an unknown name, an empty `event` array.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from events_app.event import Change
+
+SUBSCRIBED = "subscribed"
+RESUMED = "resumed"
+EVENT = "event"
+KEEP_ALIVE = "keep-alive"
+RECONNECT_REQUIRED = "reconnect-required"
+
+MAX_FRAME_BYTES = 32 * 1024
+
+Payload = Literal["array", "object"]
+
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def frame(name: str, cursor: str | None, data: str = "[]") -> bytes:
+    """Write one frame; without a cursor (a stream that is still held) it has no `id`."""
+    identity = "" if cursor is None else f"id: {cursor}\n"
+    return f"event: {name}\n{identity}data: {data}\n\n".encode("ascii")
+
+
+def event_frames(
+    changes: Sequence[Change], before: str, after: str, payload: Payload
+) -> Iterator[bytes]:
+    """Write `changes` as frames of at most 32 KiB, of which only the last carries `after`.
+
+    The others carry `before`: a client that breaks off between them resumes before the batch.
+    """
+    batches = list(_batches(changes, payload, len(frame(EVENT, max(before, after, key=len), ""))))
+    for number, data in enumerate(batches, start=1):
+        yield frame(EVENT, after if number == len(batches) else before, data)
+
+
+def _batches(changes: Sequence[Change], payload: Payload, overhead: int) -> Iterator[str]:
+    encoded = (_encode(_document(change)) for change in changes)
+    if payload == "object":
+        yield from encoded
+        return
+    batch: list[str] = []
+    size = overhead + 2
+    for item in encoded:
+        if batch and size + len(item) + 1 > MAX_FRAME_BYTES:
+            yield f"[{','.join(batch)}]"
+            batch, size = [], overhead + 2
+        batch.append(item)
+        size += len(item) + 1
+    if batch:
+        yield f"[{','.join(batch)}]"
+
+
+def _document(change: Change) -> dict[str, str]:
+    return {
+        "type": change.type,
+        "file_id": change.file_id,
+        "from": change.from_path,
+        "to": change.to_path,
+    }

@@ -1,0 +1,284 @@
+"""One connection's life: a generator of frames.
+
+Theory of operation
+    A stream begins *held*: the subscription is taken in another greenlet, and keep-alives go out
+    while the database is away or a backlog is being moved. Then it says `subscribed` or `resumed`
+    and *follows*: its follower reads what is new, and a run that has settled is sent. There is one
+    loop, and it waits in one place, on one bell.
+
+Rules
+    - Every `id` is the follower's safe point: it never passes a pending row.
+    - The greenlet that waits is shallow: whatever needs SQL runs in another one and rings the bell.
+      Stack pages that were touched once never come back while a greenlet lives.
+    - Nothing is told after the end of the watched folder but `reconnect-required`, whose `id` does
+      not resume. No stream ends within its first ten seconds, except at shutdown.
+    - It never ends because the database is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
+
+from gevent.event import Event
+
+from events_app import sse, subscriptions
+from events_app.clock import Clock
+from events_app.database import Database
+from events_app.delivery import Delivery, Ledger
+from events_app.event import Cursor, Point
+from events_app.follower import Follower
+from events_app.peers import Peer
+from events_app.scope import Watcher
+from events_app.tailer import Tailer
+
+log = logging.getLogger(__name__)
+
+# Clients reconnect without delay after a clean end: an end sooner than this would be a storm.
+LEAST_LIFE_SECONDS = 10.0
+# The first frame leaves within a second, whatever the database does.
+FIRST_KEEP_ALIVE_SECONDS = 0.8
+RETRY_SECONDS = 1.0
+# Tokens issued together expire together; their streams need not.
+EXPIRY_JITTER_SECONDS = 5.0
+
+
+class Pace(NamedTuple):
+    """The settings that streams live by; times in seconds."""
+
+    debounce: float
+    debounce_max: float
+    keep_alive: float
+    drain: float
+    lifetime: float | None
+    limits: subscriptions.Limits
+
+
+class Surroundings(NamedTuple):
+    """What all streams of a worker share. `run_aside` starts a function in another greenlet."""
+
+    database: Database
+    tailer: Tailer
+    ledger: Ledger
+    clock: Clock
+    pace: Pace
+    run_aside: Callable[[Callable[[], None]], object]
+
+
+class Request(NamedTuple):
+    """What one client asked for. `token_seconds` is how long its token is still good."""
+
+    watcher: Watcher
+    last_event_id: str | None
+    payload: sse.Payload
+    token_seconds: float
+
+
+class Stream:
+    """One connection of one watcher."""
+
+    def __init__(self, around: Surroundings, request: Request, peer: Peer) -> None:
+        """Prepare; nothing happens before `frames` is iterated."""
+        now = around.clock.monotonic()
+        self.user_id = request.watcher.user_id
+        self._around = around
+        self._request = request
+        self._peer = peer
+        self._bell = Event()
+        self._closed = False
+        self._follower: Follower | None = None
+        self._delivery: Delivery | None = None
+        self._start: subscriptions.Start | None = None
+        self._busy = False
+        self._retry_at = now
+        self._opened_at = now
+        self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - around.pace.keep_alive
+        self._end_at, self._end_reason = self._planned_end(now)
+        self._stopping = False
+
+    def _planned_end(self, now: float) -> tuple[float, str]:
+        jitter = random.uniform(0, EXPIRY_JITTER_SECONDS)  # noqa: S311 -- guards nothing
+        good_for = max(self._request.token_seconds, LEAST_LIFE_SECONDS) + jitter
+        lifetime = self._around.pace.lifetime
+        if lifetime is not None and lifetime < good_for:
+            return now + max(lifetime, LEAST_LIFE_SECONDS), "it has lived long enough"
+        return now + good_for, "its token has expired"
+
+    # -- told from outside ---------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End soon: the server is shutting down."""
+        if self._stopping:
+            return
+        self._stopping = True
+        wait = random.uniform(0, self._around.pace.drain)  # noqa: S311 -- guards nothing
+        self._end_at = min(self._end_at, self._now() + wait)
+        self._end_reason = "the server is shutting down"
+        self._bell.set()
+
+    def peer_closed(self) -> None:
+        """End at once: nobody listens."""
+        self._closed = True
+        self._bell.set()
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def frames(self) -> Generator[bytes]:
+        """Yield the frames until the end; close the generator when the peer is gone."""
+        self._around.tailer.add_bell(self.user_id, self._bell)
+        try:
+            while not self._closed:
+                yield from self._due_frames()
+                if self._now() >= self._end_at:
+                    yield from self._last_frame()
+                    return
+                self._around.clock.wait(self._bell, self._pause())
+                self._bell.clear()
+        finally:
+            self._around.tailer.remove_bell(self.user_id, self._bell)
+            if self._delivery is not None:
+                self._around.ledger.close(self._delivery, self._safe().position)
+
+    def _due_frames(self) -> Iterator[bytes]:
+        if self._follower is None:
+            yield from self._begin()
+        if self._follower is not None:
+            yield from self._follow(self._follower)
+        if self._now() >= self._written_at + self._around.pace.keep_alive:
+            yield from self._send(sse.frame(sse.KEEP_ALIVE, self._id_at(self._safe())))
+
+    def _pause(self) -> float:
+        times = [self._end_at, self._written_at + self._around.pace.keep_alive]
+        if (due_at := self._run_due_at()) is not None:
+            times.append(due_at)
+        if not self._busy and self._retry_at > self._now():
+            times.append(self._retry_at)
+        return max(0.0, min(times) - self._now())
+
+    def _now(self) -> float:
+        return self._around.clock.monotonic()
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Run `work`, which needs SQL, in another greenlet, unless one is at it or failed now."""
+        if not self._busy and self._now() >= self._retry_at:
+            self._busy = True
+            self._around.run_aside(lambda: self._try(work))
+
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
+            log.info("a stream of user %s waits for the database: %s", self.user_id, error)
+            self._retry_at = self._now() + RETRY_SECONDS
+        finally:
+            self._busy = False
+            self._bell.set()
+
+    # -- held ----------------------------------------------------------------------------------
+
+    def _begin(self) -> Iterator[bytes]:
+        if self._start is None:
+            if self._around.tailer.backlogged:
+                self._retry_at = self._now() + RETRY_SECONDS
+            self._aside(self._connect)
+        if self._start is not None:
+            self._follower = self._follow_from(self._start)
+            self._delivery = self._open_delivery(self._start)
+            name = sse.RESUMED if self._start.resumed else sse.SUBSCRIBED
+            yield from self._send(sse.frame(name, self._id_at(self._safe())))
+
+    def _connect(self) -> None:
+        request, around = self._request, self._around
+        self._start = subscriptions.connect(
+            around.database, request.watcher, request.last_event_id, around.pace.limits
+        )
+
+    def _follow_from(self, start: subscriptions.Start) -> Follower:
+        around = self._around
+        return Follower(
+            around.tailer,
+            around.database,
+            around.clock,
+            self._request.watcher,
+            start.epoch,
+            start.point,
+            start.repeated_upto,
+        )
+
+    def _open_delivery(self, start: subscriptions.Start) -> Delivery | None:
+        key = subscriptions.key_of(self._request.watcher)
+        if key is None or start.generation is None:
+            return None
+        state = subscriptions.LIVE if start.resumed else subscriptions.NEW
+        delivery = Delivery(key, start.generation, self._peer, start.point.position, state)
+        self._around.ledger.open(delivery)
+        return delivery
+
+    # -- following -----------------------------------------------------------------------------
+
+    def _follow(self, follower: Follower) -> Iterator[bytes]:
+        while follower.advance() or self._run_is_due():
+            if self._run_is_due():
+                yield from self._send_run(follower)
+        if follower.end is not None and self._end_reason != follower.end.value:
+            self._end_reason = follower.end.value
+            self._end_at = max(self._now(), self._opened_at + LEAST_LIFE_SECONDS)
+        elif follower.needs_page():
+            self._aside(follower.fetch_page)
+
+    def _run_due_at(self) -> float | None:
+        if self._follower is None:
+            return None
+        return self._follower.due_at(self._around.pace.debounce, self._around.pace.debounce_max)
+
+    def _run_is_due(self) -> bool:
+        due_at = self._run_due_at()
+        return due_at is not None and self._now() >= due_at
+
+    def _send_run(self, follower: Follower) -> Iterator[bytes]:
+        told = follower.take_run()
+        before, after = self._id_at(told.before) or "", self._id_at(told.after) or ""
+        frames = list(sse.event_frames(told.changes, before, after, self._request.payload))
+        for number, frame in enumerate(frames, start=1):
+            point = told.after if number == len(frames) else told.before
+            yield from self._send(frame, point, change=True)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def _safe(self) -> Point:
+        return Point(0, 0) if self._follower is None else self._follower.safe
+
+    def _id_at(self, point: Point) -> str | None:
+        """The cursor at `point`; before the start the client's own, or none."""
+        if self._start is None:
+            return self._request.last_event_id
+        return self._cursor(self._start, point).text()
+
+    def _cursor(self, start: subscriptions.Start, point: Point) -> Cursor:
+        watcher = self._request.watcher
+        return Cursor.at(start.epoch, point, watcher.user_id, watcher.folder)
+
+    def _send(
+        self, frame: bytes, point: Point | None = None, *, change: bool = False
+    ) -> Iterator[bytes]:
+        """Yield the frame; that we go on afterwards means that the kernel has taken it."""
+        position = (point or self._safe()).position
+        if self._delivery is not None:
+            self._delivery.sending(position)
+        yield frame
+        self._written_at = self._now()
+        if self._delivery is not None:
+            self._around.ledger.wrote(self._delivery, position, change=change)
+
+    def _last_frame(self) -> Iterator[bytes]:
+        log.info("a stream of user %s ends: %s", self.user_id, self._end_reason)
+        follower = self._follower
+        cursor = self._id_at(self._safe())
+        if self._start is not None and follower is not None and follower.end is not None:
+            # Without this a browser would replay into the same end for ever.
+            cursor = self._cursor(self._start, follower.safe).fresh().text()
+            if self._delivery is not None:
+                self._delivery.state = subscriptions.FRESH
+        yield from self._send(sse.frame(sse.RECONNECT_REQUIRED, cursor))

@@ -1,0 +1,303 @@
+"""The durable cursors: one row for each (user, client id, watched folder).
+
+Theory of operation
+    Each connection takes the next *generation* of its row and sets the cursor to where it starts,
+    also backwards. Only the newest generation may move it after that, forward only, so an older
+    connection that is still alive, or dies late, never disturbs the newer one.
+    `position` is what was shown to be delivered. `sent_position` is what was sent beyond it, known
+    only after an end that was noticed; without it everything up to the journal's end at the next
+    connect may be a second delivery.
+    A row is *new* until its `subscribed` is known to have arrived, then *live*; *fresh* when the
+    past cannot be replayed. Only a live row resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    exc,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+
+from events_app import event, journal
+from events_app.columns import utc_now
+from events_app.database import Database
+from events_app.schema import subscription
+from events_app.scope import Watcher
+
+NEW, LIVE, FRESH = "new", "live", "fresh"
+
+EXPIRE_ROWS = 500
+
+_KEY = (subscription.c.user_id, subscription.c.client_id, subscription.c.folder_hash)
+
+_MOVE = (
+    update(subscription)
+    .where(
+        subscription.c.user_id == bindparam("of_user"),
+        subscription.c.client_id == bindparam("of_client"),
+        subscription.c.folder_hash == bindparam("of_folder"),
+        subscription.c.generation == bindparam("of_generation"),
+        subscription.c.position <= bindparam("to_position"),
+    )
+    .values(
+        position=bindparam("to_position"),
+        sent_position=bindparam("sent"),
+        state=bindparam("to_state"),
+        seen_at=utc_now(),
+    )
+)
+
+
+class Key(NamedTuple):
+    """Which subscription: the primary key of its row."""
+
+    user_id: str
+    client_id: str
+    folder_hash: str
+
+
+class Start(NamedTuple):
+    """Where a connection starts.
+
+    Rows above `point` follow; those up to `repeated_upto` may reach the client a second time.
+    `reason` says why it does not resume, for logs and metrics. `generation` is None when nothing
+    is remembered, because the client gave no id.
+    """
+
+    resumed: bool
+    reason: str
+    epoch: int
+    point: event.Point
+    repeated_upto: int
+    generation: int | None
+
+
+class Mark(NamedTuple):
+    """A new standing of a subscription, as the connection of `generation` knows it."""
+
+    key: Key
+    generation: int
+    position: int
+    sent_position: int | None
+    state: str
+
+
+class Limits(NamedTuple):
+    """What a connect is bound by: see `EVENTS_REPLAY_MAX`, `EVENTS_MAX_SUBSCRIPTIONS_PER_USER`."""
+
+    replay_rows: int
+    subscriptions_per_user: int
+
+
+def key_of(watcher: Watcher) -> Key | None:
+    """Return the key of the watcher's subscription; None for a client without an id."""
+    if watcher.client_id is None:
+        return None
+    digest = event.folder_hash(watcher.user_id, watcher.folder).hex()
+    return Key(watcher.user_id, watcher.client_id, digest)
+
+
+def connect(
+    database: Database, watcher: Watcher, last_event_id: str | None, limits: Limits
+) -> Start:
+    """Begin a connection: decide where it starts and take the subscription's next generation.
+
+    `last_event_id` wins over the stored cursor. Raises what the database raises.
+    """
+    for _ in range(2):
+        try:
+            return database.write(lambda db: _connect(db, watcher, last_event_id, limits))
+        except exc.IntegrityError:
+            continue  # another connection inserted the row first: now there is one to lock
+    return database.write(lambda db: _connect(db, watcher, last_event_id, limits))
+
+
+def _connect(
+    connection: Connection, watcher: Watcher, last_event_id: str | None, limits: Limits
+) -> Start:
+    key = key_of(watcher)
+    stored = _lock(connection, key)
+    head = journal.head(connection)
+    start = _start(connection, watcher, last_event_id, stored, head, limits)
+    if key is None:
+        return start
+    generation = 1 if stored is None else stored.generation + 1
+    _take(connection, key, watcher, start, generation)
+    if stored is None:
+        _make_room(connection, watcher.user_id, limits.subscriptions_per_user)
+    return start._replace(generation=generation)
+
+
+def _lock(connection: Connection, key: Key | None) -> Row[Any] | None:
+    if key is None:
+        return None
+    query = select(subscription).where(_is(key)).with_for_update()
+    return connection.execute(query).one_or_none()
+
+
+def _is(key: Key) -> Any:
+    return and_(*(column == value for column, value in zip(_KEY, key, strict=True)))
+
+
+def _start(
+    connection: Connection,
+    watcher: Watcher,
+    last_event_id: str | None,
+    stored: Row[Any] | None,
+    head: journal.Head,
+    limits: Limits,
+) -> Start:
+    if last_event_id is not None:
+        cursor = event.Cursor.parse(last_event_id)
+        repeated_upto = 0
+    else:
+        cursor = _stored_cursor(connection, watcher, stored)
+        repeated_upto = head.last_position
+        if stored is not None and stored.sent_position is not None:
+            repeated_upto = stored.sent_position
+    reason = _why_not(connection, watcher, cursor, head, limits)
+    if cursor is None or reason:
+        tag = journal.tag_at(connection, head.last_position) or 0
+        end = event.Point(head.last_position, tag)
+        return Start(False, reason, head.epoch, end, 0, None)
+    return Start(True, "", head.epoch, cursor.point, repeated_upto, None)
+
+
+def _stored_cursor(
+    connection: Connection, watcher: Watcher, stored: Row[Any] | None
+) -> event.Cursor | None:
+    if stored is None or stored.state != LIVE:
+        return None
+    tag = journal.tag_at(connection, stored.position) or 0
+    point = event.Point(stored.position, tag)
+    return event.Cursor.at(stored.epoch, point, watcher.user_id, watcher.folder)
+
+
+def _why_not(
+    connection: Connection,
+    watcher: Watcher,
+    cursor: event.Cursor | None,
+    head: journal.Head,
+    limits: Limits,
+) -> str:
+    """Say why `cursor` cannot be resumed from; nothing when it can."""
+    if cursor is None:
+        return "no cursor"
+    if cursor.watcher != event.Cursor.at(0, cursor.point, watcher.user_id, watcher.folder).watcher:
+        return "cursor of another user or folder"
+    if cursor.epoch != head.epoch:
+        return "another epoch"
+    position = cursor.point.position
+    if not head.floor_position <= position <= head.last_position:
+        return "pruned" if position < head.floor_position else "beyond the end"
+    # At the floor itself the row is gone; the epoch must do.
+    tag = journal.tag_at(connection, position)
+    if tag != cursor.point.tag and not (tag is None and position == head.floor_position):
+        return "another history"
+    past = journal.past_of_user(
+        connection,
+        watcher.user_id,
+        watcher.folder.fs,
+        position,
+        watcher.root,
+        limits.replay_rows,
+    )
+    if past.rows > limits.replay_rows:
+        return "too far behind"
+    if past.root_ended:
+        return "the watched folder was removed"
+    return "a rejected row" if past.rejected else ""
+
+
+def _take(
+    connection: Connection, key: Key, watcher: Watcher, start: Start, generation: int
+) -> None:
+    standing = {
+        "epoch": start.epoch,
+        "position": start.point.position,
+        "sent_position": None,
+        "generation": generation,
+        "state": LIVE if start.resumed else NEW,
+        "seen_at": utc_now(),
+    }
+    if generation > 1:
+        connection.execute(update(subscription).where(_is(key)).values(standing))
+        return
+    folder = {"fs": watcher.folder.fs, "path": watcher.folder.path}
+    values = {**key._asdict(), **folder, **standing, "created_at": utc_now()}
+    connection.execute(insert(subscription).values(values))
+
+
+def _make_room(connection: Connection, user_id: str, most: int) -> None:
+    """Forget the user's surplus subscriptions: never resumed ones first, then the longest unseen.
+
+    A client that brings a new id with every connection must not push sleeping laptops out.
+    """
+    mine = subscription.c.user_id == user_id
+    count = connection.scalar(select(func.count()).select_from(subscription).where(mine)) or 0
+    if count <= most:
+        return
+    surplus = (
+        select(*_KEY)
+        .where(mine)
+        .order_by(subscription.c.generation > 1, subscription.c.seen_at)
+        .limit(count - most)
+    )
+    _forget(connection, connection.execute(surplus).all())
+
+
+def _forget(connection: Connection, keys: Iterable[Row[Any]]) -> None:
+    listed = [tuple(key) for key in keys]
+    if listed:
+        connection.execute(delete(subscription).where(tuple_(*_KEY).in_(listed)))
+
+
+def move(connection: Connection, marks: Iterable[Mark]) -> None:
+    """Store new standings: forward only, and only those of the newest generation.
+
+    A row that an expiry removed is not put back. In the order of the key, so that two workers
+    that flush at once never wait for each other crosswise.
+    """
+    values = [
+        {
+            "of_user": mark.key.user_id,
+            "of_client": mark.key.client_id,
+            "of_folder": mark.key.folder_hash,
+            "of_generation": mark.generation,
+            "to_position": mark.position,
+            "sent": mark.sent_position,
+            "to_state": mark.state,
+        }
+        for mark in sorted(marks)
+    ]
+    if values:
+        connection.execute(_MOVE, values)
+
+
+def expire(connection: Connection, age_seconds: float) -> int:
+    """Forget a batch of subscriptions without a connection for `age_seconds`; return how many."""
+    now = connection.scalar(select(utc_now()))
+    if now is None:
+        return 0
+    oldest = (
+        select(*_KEY)
+        .where(subscription.c.seen_at < now - timedelta(seconds=age_seconds))
+        .order_by(subscription.c.seen_at)
+        .limit(EXPIRE_ROWS)
+    )
+    keys = connection.execute(oldest).all()
+    _forget(connection, keys)
+    return len(keys)

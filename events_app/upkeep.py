@@ -1,0 +1,50 @@
+"""What every worker does now and then: prune the journal, forget clients that never came back.
+
+In small batches, so that nobody waits for them; two workers at it only share the work.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+import gevent
+from sqlalchemy import Connection
+
+from events_app import journal, subscriptions
+from events_app.database import Database
+from events_app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 60.0
+# Between two batches, so that moving and reading go first.
+BATCH_PAUSE_SECONDS = 0.05
+
+
+def run(database: Database, settings: Settings) -> None:
+    """Prune and expire for ever; ends when the greenlet is killed."""
+    while True:
+        gevent.sleep(EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 -- guards nothing
+        try:
+            once(database, settings)
+        except Exception as error:  # noqa: BLE001 -- the next round tries again
+            log.warning("upkeep is put off: %s", error)
+
+
+def once(database: Database, settings: Settings) -> None:
+    """Remove everything that is due. Raises what the database raises."""
+    retention, age = settings.retention_seconds, settings.offline_max_age_seconds
+    if retention is not None:
+        _repeat(database, lambda db: journal.prune(db, retention), "journal rows pruned")
+    _repeat(database, lambda db: subscriptions.expire(db, age), "subscriptions forgotten")
+
+
+def _repeat(database: Database, batch: Callable[[Connection], int], what: str) -> None:
+    total = 0
+    while removed := database.write(batch):
+        total += removed
+        gevent.sleep(BATCH_PAUSE_SECONDS)
+    if total:
+        log.info("%s: %d", what, total)

@@ -1,0 +1,132 @@
+"""Parse and clean the URI of a watched folder; say whether a path lies below it.
+
+``scheme://[user-id@]my[/path][?search]`` is RFC 3986 with three differences, all of them the
+protocol's: the path is percent-decoded first and cleaned afterwards, so ``%2F`` separates segments
+like ``/``; there is no fragment, so ``#`` is an ordinary character; there is no port.
+
+Rules: an absolute clean path is ``/`` or ``/a/b``: no ``//``, no ``.`` or ``..`` segment, no slash
+at the end. Every function but `parse` and `clean_path` expects clean paths. Paths compare
+character by character and by whole segments. Nothing here quotes the caller's text in an error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib import parse as urllib_parse
+
+from events_app import errors
+
+FILE_SYSTEM = "my"
+
+# The journal's CHECK on paths: a folder that is longer can hold no change.
+MAX_PATH_BYTES = 4096
+
+# Three characters for each byte of the longest path would be 12,288, but no path is all escapes;
+# what is longer than this is an accident or an attack, and is refused before it is looked at.
+MAX_TEXT_CHARACTERS = 10_000
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A watched folder: its file system and its clean absolute path."""
+
+    fs: str
+    path: str
+
+
+def parse(text: str, *, scheme: str, user_id: str) -> Folder:
+    """Return the folder that `text` names for the user `user_id`.
+
+    `scheme` is the configured scheme in lower case. Raises `errors.BadParameter` when the text is
+    unusable and says why, else `errors.ForeignFolder` when it names another user's tree.
+    """
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise _bad(f"longer than {MAX_TEXT_CHARACTERS} characters")
+    found, separator, rest = text.partition("://")
+    # RFC 3986 section 3.1: schemes are case-insensitive.
+    if not separator or found.lower() != scheme:
+        raise _bad(f"it must begin with {scheme}://")
+    # Section 3.2: the authority ends at the next slash or question mark.
+    authority, slash, raw_path = rest.partition("?")[0].partition("/")
+    # The last @ ends the user, so that an address as user id works with and without escapes.
+    raw_user, at, host = authority.rpartition("@")
+    _check_host(host)
+    user = _decode(raw_user) if at else user_id
+    if not user:
+        raise _bad("the user before @ is empty")
+    path = _decode(slash + raw_path)
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise _bad(f"the path is longer than {MAX_PATH_BYTES} bytes")
+    if user != user_id:
+        raise errors.ForeignFolder
+    return Folder(FILE_SYSTEM, clean_path(path))
+
+
+def clean_path(path: str) -> str:
+    """Return decoded `path` as an absolute clean path; it cannot climb above ``/``.
+
+    RFC 3986 section 5.2.4, and empty segments and a slash at the end go too.
+    """
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    return "/" + "/".join(kept)
+
+
+def at_or_below(path: str, folder_path: str) -> bool:
+    """Say whether `path` is `folder_path` itself or lies anywhere below it."""
+    return folder_path in {"/", path} or path.startswith(folder_path + "/")
+
+
+def relative(path: str, folder_path: str) -> str:
+    """Return `path` as seen from `folder_path`, with one leading slash; the folder itself is ``/``.
+
+    Raises ValueError when `path` is not at or below the folder.
+    """
+    if not at_or_below(path, folder_path):
+        message = "the path is not below the folder"
+        raise ValueError(message)
+    if folder_path == "/":
+        return path
+    return path[len(folder_path) :] or "/"
+
+
+def ancestors(path: str) -> tuple[str, ...]:
+    """Return `path` itself and every folder above it, nearest first, ``/`` last."""
+    found = []
+    while path not in {"", "/"}:
+        found.append(path)
+        path = path.rpartition("/")[0]
+    return (*found, "/")
+
+
+def _check_host(host: str) -> None:
+    # Section 3.2.2: the host is case-insensitive. It stands for the file system here.
+    name, colon, _port = host.partition(":")
+    if name.lower() != FILE_SYSTEM:
+        raise _bad(f"the only file system served is {FILE_SYSTEM}")
+    if colon:
+        raise _bad("it has a port")
+
+
+def _decode(text: str) -> str:
+    """Percent-decode once (RFC 3986 section 2.1); the result is valid UTF-8 without NUL."""
+    if _BAD_ESCAPE.search(text):
+        raise _bad("a % that two hexadecimal digits do not follow")
+    try:
+        decoded = urllib_parse.unquote_to_bytes(text).decode()
+    except UnicodeError:
+        raise _bad("not valid UTF-8") from None
+    if "\0" in decoded:
+        raise _bad("it holds a NUL")
+    return decoded
+
+
+def _bad(reason: str) -> errors.BadParameter:
+    return errors.BadParameter(f"uri: {reason}")

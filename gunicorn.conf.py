@@ -1,0 +1,95 @@
+"""How gunicorn runs events-app; say the rest on the command line (--bind, --workers)."""
+
+from gevent import monkey
+
+# Before any other import: psycopg that was imported unpatched would silently block the loop.
+monkey.patch_all()
+
+import gc
+import os
+import signal
+import sys
+from typing import Any
+
+import gevent
+from gunicorn.arbiter import Arbiter
+
+from events_app import errors, logs, settings, sidecar
+
+worker_class = "gevent"
+# gunicorn counts sockets and hangs silently at its limit, health checks too: EVENTS_MAX_STREAMS
+# is below it, and answers.
+worker_connections = 20_000
+# Otherwise every ended stream lingers for two seconds.
+keepalive = 0
+# Streams count as requests, and a worker that drains after so many accepts nothing meanwhile.
+max_requests = 0
+# Only a blocked event loop is killed by it; streams live as long as they like.
+timeout = 60
+# One path per user, which two instances would fight for.
+control_socket_disable = True
+preload_app = False
+logconfig_dict = logs.CONFIG
+# Without the query, which may hold a token.
+access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(B)s %(D)sus'
+
+_DRAIN_MARGIN_SECONDS = 5
+_WATCH_SECONDS = 0.2
+
+# A full collection over 10,000 streams stalls everything for 150 to 450 ms.
+_GC_THRESHOLDS = (50_000, 50, 100)
+
+
+def _configured() -> settings.Settings:
+    try:
+        configured = settings.load(os.environ)
+        settings.require_keys(configured)
+    except errors.SettingsError as error:
+        sys.exit(f"events-app does not start.\n{error}")
+    return configured
+
+
+# The master needs it only for this; a bad variable stops the start here, in one message.
+graceful_timeout = int(_configured().drain_seconds) + _DRAIN_MARGIN_SECONDS
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start the sidecar's greenlets, and hear of the worker's end in time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    parts = sidecar.of(worker.wsgi)
+    try:
+        parts.start()
+    except errors.EventsError as error:
+        worker.log.critical("events-app does not start: %s", error)
+        sys.exit(Arbiter.APP_LOAD_ERROR)
+    _stop_with(worker, parts)
+
+
+def _stop_with(worker: Any, parts: sidecar.Sidecar) -> None:
+    """Tell the streams at SIGTERM; gunicorn itself would only wait, and then kill them."""
+    loop = gevent.get_hub().loop
+    inherited = signal.getsignal(signal.SIGTERM)
+
+    def terminate(number: int, frame: Any) -> None:
+        loop.run_callback_threadsafe(parts.stop)
+        if callable(inherited):
+            inherited(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
+    gevent.spawn(_stop_when_dying, worker, parts)
+
+
+def _stop_when_dying(worker: Any, parts: sidecar.Sidecar) -> None:
+    """Whatever makes the worker leave, not only a signal."""
+    while worker.alive:
+        gevent.sleep(_WATCH_SECONDS)
+    parts.stop()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Store the last cursors."""
+    del server
+    if getattr(worker, "wsgi", None) is not None:
+        sidecar.of(worker.wsgi).close()
