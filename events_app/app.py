@@ -29,6 +29,7 @@ def create_app(configured: Settings | None = None) -> Flask:
     if configured is None:
         configured = settings.load(os.environ)
     app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined] # the default provider has it
     app.extensions[sidecar.EXTENSION] = sidecar.Sidecar(configured)
     auth.configure(app, configured)
     api.install(app)

@@ -93,7 +93,7 @@ def _verified_claims() -> dict[str, Any]:
     except (JWTExtendedException, jwt.PyJWTError) as error:
         raise errors.Unauthorized(f"a valid access token is required: {error}") from error
     except (ValueError, TypeError, OverflowError) as error:
-        # A claim of a kind that the verifying libraries did not think of, such as an infinite `exp`.
+        # A claim of a kind that the libraries did not think of, such as an infinite `exp`.
         raise errors.Unauthorized from error
     claims: dict[str, Any] = get_jwt()
     if "exp" not in claims:

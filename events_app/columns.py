@@ -87,6 +87,7 @@ class UtcTime(types.TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Read what the engine stored."""
+        del dialect
         if isinstance(value, datetime):
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         try:
@@ -96,9 +97,9 @@ class UtcTime(types.TypeDecorator[datetime]):
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
-# What an app wrote for auditors is copied verbatim: it is read as text (a cast in the statement) and
-# written as that text (the engine's encoder does nothing, see database.py). SQLite has it as text:
-# its column type JSON would turn the text `123` into a number.
+# What an app wrote for auditors is copied verbatim: it is read as text (a cast in the statement)
+# and written as that text (the engine's encoder does nothing, see database.py). SQLite has it as
+# text: its column type JSON would turn the text `123` into a number.
 VerbatimJson = JSON(none_as_null=True).with_variant(Text(), "sqlite")
 
 

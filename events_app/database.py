@@ -187,8 +187,7 @@ class Database:
 
     def _transact(self, work: Callable[[Connection], T], *, write: bool) -> T:
         with self.engine.connect() as connection:
-            if write and self.is_sqlite:
-                connection = connection.execution_options(sqlite_write=True)
+            connection.execution_options(sqlite_write=write and self.is_sqlite)
             with connection.begin():
                 if write and (limits := _LIMITS.get(connection.dialect.name)):
                     connection.exec_driver_sql(limits)

@@ -24,12 +24,12 @@ class Finding(NamedTuple):
     says: str
 
 
-class _Untouched(Exception):  # noqa: N818 -- thrown to roll back, no error
+class _Untouched(Exception):
     """Carries the answer out of a transaction that must leave nothing behind."""
 
 
 def examine(parts: Sidecar) -> list[Finding]:
-    """Look at everything that can be looked at; later looks are left out where they need earlier."""
+    """Look at everything; what a failed look would only repeat is left out."""
     findings = [_look("settings", lambda: _settings(parts))]
     findings.append(_look("database", lambda: _database(parts)))
     if not findings[-1].ok:

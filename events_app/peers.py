@@ -27,7 +27,7 @@ _original_epoll = monkey.get_original("select", "epoll")
 
 
 class Peer:
-    """The other end of one stream. Without a socket (another server than gunicorn) it knows little."""
+    """The other end of one stream. Without a socket (not gunicorn) it knows little."""
 
     def __init__(self, connection: socket.socket | None) -> None:
         """Look at `connection`, which stays its owner's."""

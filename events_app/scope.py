@@ -72,7 +72,7 @@ def _relative(row: event.Row, folder_path: str, *, own: bool) -> event.Change | 
 
 
 def _inside(path: str, folder_path: str) -> str:
-    """The path relative to the folder, or nothing when it is not below it."""
+    """Return the path relative to the folder, or nothing when it is not below it."""
     if path == folder_path or not uri.at_or_below(path, folder_path):
         return ""
     return uri.relative(path, folder_path)

@@ -175,7 +175,7 @@ def _journal_values(
 
 
 def _reject_repeated_keys(connection: Connection, values: Sequence[Values]) -> None:
-    """A retry's second row is journalled, but not streamed."""
+    """Journal a retry's second row, but keep it from the streams."""
     keyed = [row for row in values if row["event_key"] is not None]
     known = _known_keys(connection, [(row["user_id"], row["event_key"]) for row in keyed])
     for row in keyed:

@@ -251,7 +251,7 @@ class Stream:
         return Point(0, 0) if self._follower is None else self._follower.safe
 
     def _id_at(self, point: Point) -> str | None:
-        """The cursor at `point`; before the start the client's own, or none."""
+        """Return the cursor at `point`; before the start the client's own, or none."""
         if self._start is None:
             return self._request.last_event_id
         return self._cursor(self._start, point).text()

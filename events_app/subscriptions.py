@@ -78,11 +78,11 @@ class Start(NamedTuple):
     """
 
     resumed: bool
-    reason: str
     epoch: int
     point: event.Point
-    repeated_upto: int
-    generation: int | None
+    reason: str = ""
+    repeated_upto: int = 0
+    generation: int | None = None
 
 
 class Mark(NamedTuple):
@@ -172,8 +172,8 @@ def _start(
     if cursor is None or reason:
         tag = journal.tag_at(connection, head.last_position) or 0
         end = event.Point(head.last_position, tag)
-        return Start(False, reason, head.epoch, end, 0, None)
-    return Start(True, "", head.epoch, cursor.point, repeated_upto, None)
+        return Start(resumed=False, reason=reason, epoch=head.epoch, point=end)
+    return Start(resumed=True, epoch=head.epoch, point=cursor.point, repeated_upto=repeated_upto)
 
 
 def _stored_cursor(
@@ -259,7 +259,7 @@ def _make_room(connection: Connection, user_id: str, most: int) -> None:
     _forget(connection, connection.execute(surplus).all())
 
 
-def _forget(connection: Connection, keys: Iterable[Row[Any]]) -> None:
+def _forget(connection: Connection, keys: Iterable[Any]) -> None:
     listed = [tuple(key) for key in keys]
     if listed:
         connection.execute(delete(subscription).where(tuple_(*_KEY).in_(listed)))

@@ -54,7 +54,7 @@ class Tailer:
         self.bell = Event()
         self.epoch: int | None = None
         self.backlogged = False
-        self.trouble: str | None = "no turn has been made yet"
+        self.trouble: str | None = None
         self.last_turn_at = clock.monotonic()
         self.moved_rows = 0
         self.rejected_rows = 0
@@ -95,8 +95,8 @@ class Tailer:
 
     def why_not_ready(self) -> str | None:
         """Say what keeps streams from hearing changes; None when nothing does."""
-        if self.trouble is not None:
-            return self.trouble
+        if self.trouble is not None or self.epoch is None:
+            return self.trouble or "the journal has not been read yet"
         if self._clock.monotonic() - self.last_turn_at > STUCK_SECONDS:
             return "the tailer is stuck in a turn"
         return "the mover is working off a backlog" if self.backlogged else None

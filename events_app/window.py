@@ -40,7 +40,7 @@ class Window:
             del self._of_user[row.user_id]
 
     def after(self, user_id: str, position: int) -> list[Row] | None:
-        """Return the user's rows in (position, `end`]; None when `position` is behind the window."""
+        """Return the user's rows in (position, `end`]; None when that is behind the window."""
         if position < self.start:
             return None
         newest_first = []

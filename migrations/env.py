@@ -49,7 +49,7 @@ def configure_and_run(connection: Connection | None, **options: object) -> None:
 
 
 def database_url() -> str:
-    """The address from a program that runs us (`sqlalchemy.url`), else from the environment."""
+    """Take the address from a program that runs us (`sqlalchemy.url`), else the environment."""
     return (
         context.config.get_alembic_option("sqlalchemy.url")
         or settings.load(os.environ).database_url

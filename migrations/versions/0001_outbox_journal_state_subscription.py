@@ -22,15 +22,16 @@ INNODB: dict[str, Any] = {
 
 # A queue table lives on dead rows: vacuum by count, not by share of a size that is mostly zero,
 # and never wait long between two rounds. The state row is updated in place with every move.
-POSTGRESQL_STORAGE = (
-    "ALTER TABLE file_event_outbox SET ("
-    "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, "
+POSTGRESQL_STORAGE = {
+    "file_event_outbox": "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, "
     "autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000, "
-    "autovacuum_vacuum_cost_delay = 0)",
-    "ALTER TABLE file_event_state SET ("
-    "fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)",
-    "ALTER TABLE file_event_subscription SET (fillfactor = 70)",
-)
+    "autovacuum_vacuum_cost_delay = 0",
+    "file_event_state": "fillfactor = 10, "
+    "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
+    "file_event_subscription": "fillfactor = 70",
+}
+
+MAX_PATH_BYTES = 4096
 
 
 def _change_columns(*, server_defaults: bool) -> list[sa.Column[Any]]:
@@ -63,9 +64,11 @@ def _create_outbox() -> None:
             "type IN ('create', 'modify', 'rename', 'delete')", name="file_event_outbox_type"
         ),
         sa.CheckConstraint(
-            octets(sa.column("from_path")) <= 4096, name="file_event_outbox_from_path"
+            octets(sa.column("from_path")) <= MAX_PATH_BYTES, name="file_event_outbox_from_path"
         ),
-        sa.CheckConstraint(octets(sa.column("to_path")) <= 4096, name="file_event_outbox_to_path"),
+        sa.CheckConstraint(
+            octets(sa.column("to_path")) <= MAX_PATH_BYTES, name="file_event_outbox_to_path"
+        ),
         sa.CheckConstraint(
             "(type = 'rename') = (COALESCE(to_path, '') <> '')", name="file_event_outbox_rename"
         ),
@@ -145,8 +148,8 @@ def upgrade() -> None:
     _create_state()
     _create_subscription()
     if op.get_context().dialect.name == "postgresql":
-        for statement in POSTGRESQL_STORAGE:
-            op.execute(statement)
+        for table, parameters in POSTGRESQL_STORAGE.items():
+            op.execute(f"ALTER TABLE {table} SET ({parameters})")
 
 
 def downgrade() -> None:

@@ -78,11 +78,17 @@ class Reconnecting(Listener):
 
     unreachable: tuple[type[Exception], ...] = (OSError, wire.CutOffError)
 
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self.unreached: list[str] = []
+        """What stood in the way of a connection."""
+
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
                 self._connect()
-            except self.unreachable:
+            except self.unreachable as error:
+                self.unreached.append(repr(error))
                 self._stopped.wait(PAUSE_SECONDS)
 
     @abc.abstractmethod

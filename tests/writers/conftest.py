@@ -1,53 +1,49 @@
-"""A database with its roles for each server engine, and a server on it."""
+"""A database with its roles on each server engine, a server on it, and the programs."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import toolchains
-from tests.writers import programs, roles, service
-
-ENGINES = {"PostgreSQL": "EVENTS_TEST_POSTGRESQL_URL", "MariaDB": "EVENTS_TEST_MARIADB_URL"}
+from tests import conftest, databases, serving
+from tests.writers import programs, roles
 
 
-def _missing(what: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing: nothing was tested with it")
-
-
-@pytest.fixture(scope="session", params=ENGINES)
-def database(request: pytest.FixtureRequest) -> Iterator[roles.Roles]:
+@pytest.fixture(scope="session", params=["postgresql", "mariadb"])
+def granted(request: pytest.FixtureRequest) -> Iterator[roles.Roles]:
     """Make a migrated database with the three roles."""
-    variable = ENGINES[request.param]
-    if variable not in os.environ:
-        _missing(f"{request.param} ({variable})")
-    with roles.prepared(os.environ[variable]) as made:
+    address = databases.server_address(request.param)
+    if address is None:
+        conftest.missing(f"the {request.param} server")
+    with roles.prepared(str(address)) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def server(
-    database: roles.Roles, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[service.Service]:
-    """Serve that database under the sidecar's role."""
+def sidecar(
+    granted: roles.Roles, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[serving.Server]:
+    """Serve that database under the sidecar's role.
+
+    A listener that is told to stop looks up at its next frame, so keep-alives are frequent.
+    """
     log = tmp_path_factory.mktemp("writers") / "gunicorn.log"
-    with service.served(database, log) as running:
+    settings = {"EVENTS_KEEP_ALIVE": "0.2"}
+    with serving.Server(granted.address("sidecar"), log, settings).running() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def php() -> programs.Program:
     """Give the PHP program."""
-    return _there(programs.PHP)
+    conftest.toolchain("php")
+    return programs.PHP
 
 
 @pytest.fixture(scope="session")
 def go() -> programs.Program:
     """Give the Go program."""
-    return _there(programs.GO)
+    conftest.toolchain("go")
+    return programs.GO
 
 
 @pytest.fixture(params=["php", "go"])
@@ -55,9 +51,3 @@ def program(request: pytest.FixtureRequest) -> programs.Program:
     """Give one program after the other."""
     one: programs.Program = request.getfixturevalue(request.param)
     return one
-
-
-def _there(program: programs.Program) -> programs.Program:
-    if shutil.which(program.name, path=toolchains.path()) is None:
-        _missing(program.name)
-    return program

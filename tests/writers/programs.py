@@ -10,9 +10,10 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from tests.databases import ROOT
 from tests.servers import toolchains
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 Change = dict[str, str]
 
@@ -73,7 +74,7 @@ def outcome(process: subprocess.Popen[str]) -> Outcome:
 
 
 def environment() -> dict[str, str]:
-    """Our environment with a PATH that finds the toolchains."""
+    """Copy our environment, with a PATH that finds the toolchains."""
     return os.environ | {"PATH": toolchains.path()}
 
 

@@ -2,19 +2,16 @@
 
 import contextlib
 import dataclasses
-import os
 import re
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import sqlalchemy
 from sqlalchemy import URL, Engine, make_url
 
-ROOT = Path(__file__).resolve().parents[2]
-SQL = ROOT / "examples" / "sql"
+from tests import databases
+
+SQL = databases.ROOT / "examples" / "sql"
 
 # Role and part of its example password.
 ROLES = {"files_app": "app", "events_sidecar": "sidecar", "events_migration": "migration"}
@@ -34,10 +31,10 @@ class Roles:
         url: URL = getattr(self, role)
         return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
 
-    def environment(self, role: str) -> dict[str, str]:
-        """Make the environment of a program of ours that connects as `role`."""
+    def address(self, role: str) -> str:
+        """Write the URL of a role, with its password."""
         url: URL = getattr(self, role)
-        return {"EVENTS_DATABASE_URL": url.render_as_string(hide_password=False)}
+        return url.render_as_string(hide_password=False)
 
 
 @contextlib.contextmanager
@@ -68,7 +65,7 @@ def _fill(roles: Roles, names: Mapping[str, str]) -> None:
     with _autocommit(roles.admin) as engine:
         run_file(engine, f"roles-{family}.sql", names)
         run_file(engine, f"files-{family}.sql", names)
-        ours("alembic", "upgrade", "head", environment=roles.environment("migration"))
+        databases.alembic(roles.address("migration"), "upgrade", "head")
         run_file(engine, f"grants-{family}.sql", names)
 
 
@@ -116,22 +113,3 @@ def _autocommit(url: URL) -> Iterator[Engine]:
     )
     yield engine
     engine.dispose()
-
-
-def ours(module: str, *arguments: str, environment: Mapping[str, str]) -> str:
-    """Run one of our commands with these settings and no others; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env=plain_environment() | dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{module} {arguments}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def plain_environment() -> dict[str, str]:
-    """Copy our environment without settings: an unknown one would stop the program."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("EVENTS_")}

@@ -9,7 +9,9 @@ import uuid
 import pytest
 from sqlalchemy import text
 
-from tests.writers import programs, roles, service
+from tests import serving
+from tests.writers import programs, roles
+from tests.writers.listening import Change, changes, listening, wait, wait_for_changes
 
 FIRST = (
     *("create", "/modified.md"),
@@ -67,18 +69,18 @@ def user() -> str:
     return uuid.uuid4().hex
 
 
-def tree(database: roles.Roles, user: str) -> dict[str, str]:
+def tree(granted: roles.Roles, user: str) -> dict[str, str]:
     """Read the app's own table: path to id."""
-    with database.engine("app").connect() as connection:
+    with granted.engine("app").connect() as connection:
         found = connection.execute(
             text("SELECT path, id FROM files WHERE owner_id = :user"), {"user": user}
         )
         return {row.path: row.id for row in found}
 
 
-def journalled(database: roles.Roles, user: str) -> list[tuple[str, ...]]:
+def journalled(granted: roles.Roles, user: str) -> list[tuple[str, ...]]:
     """Read what was moved of one user, as the sidecar may."""
-    with database.engine("sidecar").connect() as connection:
+    with granted.engine("sidecar").connect() as connection:
         return [
             tuple(row)
             for row in connection.execute(
@@ -92,9 +94,9 @@ def journalled(database: roles.Roles, user: str) -> list[tuple[str, ...]]:
         ]
 
 
-def waiting(database: roles.Roles, user: str) -> int:
+def waiting(granted: roles.Roles, user: str) -> int:
     """Count the rows of one user that are still in the outbox."""
-    with database.engine("sidecar").connect() as connection:
+    with granted.engine("sidecar").connect() as connection:
         count: int = connection.execute(
             text("SELECT COUNT(*) FROM file_event_outbox WHERE user_id = :user"), {"user": user}
         ).scalar_one()
@@ -102,95 +104,95 @@ def waiting(database: roles.Roles, user: str) -> int:
 
 
 def test_what_was_committed_is_heard_in_order_and_what_was_rolled_back_is_not(
-    server: service.Service, program: programs.Program, user: str
+    sidecar: serving.Server, granted: roles.Roles, program: programs.Program, user: str
 ) -> None:
     """Every type of change, each with its row in one transaction; failures among them."""
-    app = server.database.app
-    with server.listening(user, client()) as listener:
+    app = granted.app
+    with listening(sidecar, user, client()) as listener:
         first = program.run(app, user, *FIRST)
         assert (first.exit_code, first.complaints) == (0, "")
-        assert service.wait_for_changes(listener, len(first.changes)) == first.changes
+        assert wait_for_changes(listener, len(first.changes)) == first.changes
 
         then = program.run(app, user, *THEN)
         assert [(c["type"], c["from"], c["to"]) for c in then.changes] == THEN_CHANGES
-        told = service.wait_for_changes(listener, len(first.changes) + len(THEN_CHANGES))
+        told = wait_for_changes(listener, len(first.changes) + len(THEN_CHANGES))
 
     assert told == first.changes + then.changes
     assert then.complaints.count("rolled back: ") == 4
     assert then.complaints.count("asked to fail before the commit") == 4
-    assert set(tree(server.database, user)) == PATHS_AT_THE_END
-    assert len(journalled(server.database, user)) == len(told)
+    assert set(tree(granted, user)) == PATHS_AT_THE_END
+    assert len(journalled(granted, user)) == len(told)
 
 
 def test_a_row_that_is_refused_takes_the_change_back_with_it(
-    server: service.Service, program: programs.Program, user: str
+    sidecar: serving.Server, granted: roles.Roles, program: programs.Program, user: str
 ) -> None:
     """The outbox refuses an actor of 65 characters; the file is not there then either."""
-    app = server.database.app
+    app = granted.app
     refused = program.run(app, user, "create", "/refused.md", actor="x" * 65)
     assert (refused.exit_code, refused.changes) == (1, [])
     assert "rolled back: create /refused.md" in refused.complaints
-    assert tree(server.database, user) == {}
+    assert tree(granted, user) == {}
 
-    with server.listening(user, client()) as listener:
+    with listening(sidecar, user, client()) as listener:
         program.run(app, user, "create", "/accepted.md")
-        told = service.wait_for_changes(listener, 1)
+        told = wait_for_changes(listener, 1)
     assert [change["from"] for change in told] == ["/accepted.md"]
-    assert [row[1] for row in journalled(server.database, user)] == ["/accepted.md"]
-    assert waiting(server.database, user) == 0
+    assert [row[1] for row in journalled(granted, user)] == ["/accepted.md"]
+    assert waiting(granted, user) == 0
 
 
 @pytest.mark.parametrize("form", ["{}", "{{{}}}", "urn:uuid:{}"], ids=["plain", "braced", "urn"])
 def test_a_client_does_not_hear_what_it_did_itself_and_others_do(
-    server: service.Service, program: programs.Program, user: str, form: str
+    sidecar: serving.Server, granted: roles.Roles, program: programs.Program, user: str, form: str
 ) -> None:
     """The header may write the client id in any form of a UUID, in either case."""
-    app, own = server.database.app, client()
-    with server.listening(user, own) as writer, server.listening(user, client()) as other:
+    app, own = granted.app, client()
+    with listening(sidecar, user, own) as writer, listening(sidecar, user, client()) as other:
         mine = program.run(app, user, "create", "/mine.md", client_id=form.format(own.upper()))
         theirs = program.run(app, user, "create", "/theirs.md")
-        assert service.wait_for_changes(other, 2) == mine.changes + theirs.changes
-        assert service.wait_for_changes(writer, 1) == theirs.changes
-    assert [row[2] for row in journalled(server.database, user)] == [own, ""]
+        assert wait_for_changes(other, 2) == mine.changes + theirs.changes
+        assert wait_for_changes(writer, 1) == theirs.changes
+    assert [row[2] for row in journalled(granted, user)] == [own, ""]
 
 
 def test_a_client_id_that_is_none_is_left_out_and_hurts_nothing(
-    server: service.Service, program: programs.Program, user: str
+    sidecar: serving.Server, granted: roles.Roles, program: programs.Program, user: str
 ) -> None:
     """The header is the client's word, of any length; the app's transaction must not fail on it."""
-    app = server.database.app
-    with server.listening(user, client()) as listener:
+    app = granted.app
+    with listening(sidecar, user, client()) as listener:
         made = program.run(app, user, "create", "/a.md", client_id="no uuid, " * 20)
         assert (made.exit_code, made.complaints) == (0, "")
-        assert service.wait_for_changes(listener, 1) == made.changes
-    assert [row[2] for row in journalled(server.database, user)] == [""]
+        assert wait_for_changes(listener, 1) == made.changes
+    assert [row[2] for row in journalled(granted, user)] == [""]
 
 
 def test_somebody_elses_work_in_the_tree_is_heard_by_its_owner(
-    server: service.Service, program: programs.Program, user: str
+    sidecar: serving.Server, granted: roles.Roles, program: programs.Program, user: str
 ) -> None:
     """With an actor the client id belongs to the actor, not to the owner's own client."""
-    app, own = server.database.app, client()
-    with server.listening(user, own) as listener:
+    app, own = granted.app, client()
+    with listening(sidecar, user, own) as listener:
         made = program.run(app, user, "create", "/a.md", actor="7", client_id=own)
-        assert service.wait_for_changes(listener, 1) == made.changes
-    assert journalled(server.database, user) == [("create", "/a.md", own, "7", "")]
+        assert wait_for_changes(listener, 1) == made.changes
+    assert journalled(granted, user) == [("create", "/a.md", own, "7", "")]
 
 
 def test_a_row_that_is_written_twice_under_one_key_is_heard_once(
-    server: service.Service, program: programs.Program, user: str
+    sidecar: serving.Server, granted: roles.Roles, program: programs.Program, user: str
 ) -> None:
     """The second one is kept as a duplicate; the stream goes on."""
-    app = server.database.app
-    with server.listening(user, client()) as listener:
+    app = granted.app
+    with listening(sidecar, user, client()) as listener:
         once = program.run(app, user, "create", "/a.md", key="request-9")
         again = program.run(app, user, "modify", "/a.md", key="request-9")
         assert again.exit_code == 0
         other = program.run(app, user, "create", "/b.md", key="request-10")
-        assert service.wait_for_changes(listener, 2) == once.changes + other.changes
+        assert wait_for_changes(listener, 2) == once.changes + other.changes
         frames = {frame.name for frame in listener.transcript.read()}
     assert "reconnect-required" not in frames
-    assert [row[4] for row in journalled(server.database, user)] == ["", "duplicate", ""]
+    assert [row[4] for row in journalled(granted, user)] == ["", "duplicate", ""]
 
 
 def random_operations(generator: random.Random, count: int) -> list[str]:
@@ -205,9 +207,9 @@ def random_operations(generator: random.Random, count: int) -> list[str]:
     return words
 
 
-def apply(state: dict[str, str], changes: list[service.Change]) -> dict[str, str]:
+def apply(state: dict[str, str], told: list[Change]) -> dict[str, str]:
     """Do to a client's tree, path to id, what it was told."""
-    for change in changes:
+    for change in told:
         if change["type"] == "create":
             state[change["from"]] = change["file_id"]
         elif change["type"] == "rename":
@@ -219,11 +221,15 @@ def apply(state: dict[str, str], changes: list[service.Change]) -> dict[str, str
 
 
 def test_racing_writers_of_both_languages_leave_every_client_with_the_apps_own_tree(
-    server: service.Service, php: programs.Program, go: programs.Program, user: str
+    sidecar: serving.Server,
+    granted: roles.Roles,
+    php: programs.Program,
+    go: programs.Program,
+    user: str,
 ) -> None:
     """Two PHP and two Go processes race for the same six files of one user."""
-    app, generator = server.database.app, random.Random(8)  # noqa: S311 -- no secret
-    with server.listening(user, client()) as one, server.listening(user, client()) as two:
+    app, generator = granted.app, random.Random(8)  # noqa: S311 -- no secret
+    with listening(sidecar, user, client()) as one, listening(sidecar, user, client()) as two:
         racing = [
             program.start(app, user, *random_operations(generator, 60))
             for program in (php, go, php, go)
@@ -231,10 +237,10 @@ def test_racing_writers_of_both_languages_leave_every_client_with_the_apps_own_t
         outcomes = [programs.outcome(process) for process in racing]
         written = sum(len(outcome.changes) for outcome in outcomes)
         last = php.run(app, user, "create", "/last.md").changes
-        truth = tree(server.database, user)
+        truth = tree(granted, user)
         for listener in (one, two):
-            service.wait(listener, lambda frames: last[0] in service.changes(frames))
-            assert apply({}, service.changes(listener.transcript.read())) == truth
-    assert len(journalled(server.database, user)) == written + 1
+            wait(listener, lambda frames: last[0] in changes(frames))
+            assert apply({}, changes(listener.transcript.read())) == truth
+    assert len(journalled(granted, user)) == written + 1
     assert written > 40
     assert all(outcome.exit_code == 1 for outcome in outcomes), "nothing was rolled back"

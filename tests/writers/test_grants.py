@@ -3,10 +3,16 @@
 That the sidecar's rights suffice for all its work is shown in test_examples.py.
 """
 
+import subprocess
+import sys
+
 import pytest
 import sqlalchemy
 from sqlalchemy import exc
 
+from events_app import sequencer, settings, upkeep
+from events_app.database import Database
+from tests import databases
 from tests.writers import roles
 
 OURS = (
@@ -57,28 +63,26 @@ CASES = [(role, statement) for role, statements in FORBIDDEN.items() for stateme
 
 
 @pytest.mark.parametrize(("role", "statement"), CASES)
-def test_no_role_may_do_more_than_it_needs(
-    database: roles.Roles, role: str, statement: str
-) -> None:
+def test_no_role_may_do_more_than_it_needs(granted: roles.Roles, role: str, statement: str) -> None:
     """The database refuses each of these for want of a right, not for another reason."""
-    with database.engine(role).connect() as connection:
+    with granted.engine(role).connect() as connection:
         with pytest.raises(exc.DBAPIError) as refused:
             connection.exec_driver_sql(statement)
         assert any(word in str(refused.value.orig) for word in ("denied", "must be owner"))
 
 
-def test_the_app_may_insert_a_change(database: roles.Roles) -> None:
+def test_the_app_may_insert_a_change(granted: roles.Roles) -> None:
     """INSERT on the outbox is all it has of ours, and enough."""
-    with database.engine("app").connect() as connection:
+    with granted.engine("app").connect() as connection:
         connection.exec_driver_sql(ROW)
         connection.rollback()
 
 
 def test_the_migrating_role_owns_what_it_needs_to_change_the_tables_again(
-    database: roles.Roles,
+    granted: roles.Roles,
 ) -> None:
     """Its rights reach for later migrations too: a column comes and goes."""
-    with database.engine("migration").connect() as connection:
+    with granted.engine("migration").connect() as connection:
         for statement in (
             "ALTER TABLE file_event_journal ADD COLUMN later integer",
             "CREATE INDEX later ON file_event_journal (later)",
@@ -88,3 +92,48 @@ def test_the_migrating_role_owns_what_it_needs_to_change_the_tables_again(
         connection.commit()
         columns = sqlalchemy.inspect(connection).get_columns("file_event_journal")
     assert "later" not in {column["name"] for column in columns}
+
+
+def doctor(url: str) -> subprocess.CompletedProcess[str]:
+    """Run `flask events doctor` on the database at `url`."""
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "events", "doctor"],
+        cwd=databases.ROOT,
+        env=databases.plain_environment()
+        | {"EVENTS_DATABASE_URL": url, "EVENTS_JWT_SECRET": "s" * 48},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_doctor_finds_nothing_amiss_with_the_sidecars_role(granted: roles.Roles) -> None:
+    """Every line is good, the one about rights too."""
+    found = doctor(granted.address("sidecar"))
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "ok    role: it may do all that the sidecar does" in found.stdout
+    assert "FAIL" not in found.stdout
+
+
+def test_the_doctor_says_what_the_apps_role_lacks_to_be_the_sidecars(granted: roles.Roles) -> None:
+    """Whoever gives the sidecar the wrong address gets a word about rights, not a traceback."""
+    found = doctor(granted.address("app"))
+    assert found.returncode == 1
+    assert "denied" in found.stdout
+    assert "Traceback" not in found.stderr
+
+
+def test_the_sidecars_role_may_prune_and_expire(granted: roles.Roles) -> None:
+    """DELETE on the journal and on the subscriptions is for this, which runs only now and then."""
+    with granted.engine("app").begin() as connection:
+        connection.exec_driver_sql(ROW)
+    at_once = settings.load({"EVENTS_RETENTION": "0.001", "EVENTS_OFFLINE_MAX_AGE": "0.001"})
+    database = Database(granted.address("sidecar"))
+    try:
+        sequencer.Mover(database).step()
+        upkeep.once(database, at_once)
+    finally:
+        database.close()
+    with granted.engine("admin").connect() as connection:
+        (kept,) = connection.exec_driver_sql("SELECT COUNT(*) FROM file_event_journal").one()
+    assert kept == 0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import databases
 from tests.writers import programs, roles
 
-PAGES = roles.ROOT / "docs" / "how-to"
+PAGES = databases.ROOT / "docs" / "how-to"
 EXAMPLES = programs.EXAMPLES
 
 QUOTED = [
@@ -67,25 +68,23 @@ def sql_of_the_page() -> list[str]:
 INSERTS = 8
 
 
-def test_the_sql_page_runs_under_the_apps_role(database: roles.Roles) -> None:
+def test_the_sql_page_runs_under_the_apps_role(granted: roles.Roles) -> None:
     """All but its questions to the journal, which the sidecar's role may ask."""
     statements = sql_of_the_page()
     questions = [one for one in statements if one.startswith("SELECT")]
-    with database.engine("app").connect() as connection:
+    with granted.engine("app").connect() as connection:
         for statement in statements:
             if statement not in {"BEGIN", "COMMIT", *questions}:
                 connection.exec_driver_sql(statement)
         connection.rollback()
-    with database.engine("sidecar").connect() as connection:
+    with granted.engine("sidecar").connect() as connection:
         assert len([connection.exec_driver_sql(question) for question in questions]) == 2
 
 
 def test_the_sql_page_runs_on_sqlite(tmp_path: Path) -> None:
     """The same text, transactions included."""
     file = tmp_path / "events.db"
-    roles.ours(
-        "alembic", "upgrade", "head", environment={"EVENTS_DATABASE_URL": f"sqlite:///{file}"}
-    )
+    databases.alembic(f"sqlite:///{file}", "upgrade", "head")
     connection = sqlite3.connect(file, isolation_level=None)
     connection.executescript((EXAMPLES / "sql" / "files-sqlite.sql").read_text())
     for statement in sql_of_the_page():

@@ -1,0 +1,78 @@
+"""What tests share: databases, a server, a clock, and the word for what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from events_app.database import Database
+from tests import databases, serving
+
+# Two shared cores: an example that is slow for once is no bug.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")
+
+
+def missing(what: str) -> None:
+    """Say loudly that something cannot be tested here; on CI that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and CI tests everything")
+    pytest.skip(f"{what} is missing: nothing was tested with it")
+
+
+def toolchain(name: str) -> str:
+    """Return the path of a program that a test needs."""
+    path = shutil.which(name)
+    if path is None:
+        missing(name)
+    return str(path)
+
+
+@pytest.fixture(params=databases.ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Name one database engine after the other."""
+    name = str(request.param)
+    if name != "sqlite" and databases.server_address(name) is None:
+        missing(f"the {name} server")
+    return name
+
+
+@pytest.fixture
+def empty_url(engine: str, tmp_path: Path) -> Iterator[str]:
+    """Give an empty database of each engine."""
+    with databases.empty(engine, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def url(engine: str, tmp_path: Path) -> Iterator[str]:
+    """Give a migrated database of each engine."""
+    with databases.migrated(engine, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """Give a migrated database of each engine, as a worker uses it."""
+    made = Database(url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> Iterator[str]:
+    """Give a migrated SQLite database, where the engine does not matter."""
+    with databases.migrated("sqlite", tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def server(url: str, tmp_path: Path) -> Iterator[serving.Server]:
+    """Give a running server with two workers on a database of each engine."""
+    with serving.Server(url, tmp_path / "gunicorn.log").running() as running:
+        yield running
