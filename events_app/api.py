@@ -37,6 +37,8 @@ def events() -> Response:
     if not parts.settings.enabled:
         raise errors.EventsDisabled
     asked = _read_request(parts.settings, identity, parts.clock.wall())
+    if request.method == "HEAD":  # nobody would iterate, and so never close, the frames
+        return Response(headers=STREAM_HEADERS)
     peer = Peer(request.environ.get("gunicorn.socket"))
     return Response(parts.open_stream(asked, peer), headers=STREAM_HEADERS)
 

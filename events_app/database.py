@@ -15,11 +15,13 @@ Rules
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import psycopg
 import sqlalchemy
 from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, event, exc, inspect, make_url, text
@@ -33,6 +35,10 @@ T = TypeVar("T")
 STATEMENT_TIMEOUT_SECONDS = 30
 IDLE_IN_TRANSACTION_SECONDS = 5
 CONNECT_TIMEOUT_SECONDS = 5
+
+# While the app writes, everything else of this process waits behind a step of ours: not for long,
+# the next turn tries again.
+SQLITE_WAIT_SECONDS = 1
 
 POOL_SIZE = 5
 POOL_OVERFLOW = 10
@@ -81,7 +87,7 @@ def _verbatim(document: str) -> str:
 
 def _connect_arguments(family: str, query: dict[str, Any]) -> dict[str, Any]:
     if family == "sqlite":
-        return {"timeout": STATEMENT_TIMEOUT_SECONDS, "check_same_thread": False}
+        return {"timeout": SQLITE_WAIT_SECONDS, "check_same_thread": False}
     if family == "postgresql":
         return {
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -259,12 +265,20 @@ def check_schema(connection: Connection) -> str:
 _MYSQL_BAD_VALUE = frozenset({1264, 1265, 1292, 1300, 1366, 1406, 3140, 3819, 4025})
 
 
+def is_locked(error: BaseException) -> bool:
+    """Tell that SQLite's one place for a writer is taken, longer than we wait for it."""
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlite_errorcode", 0) or 0
+    # The low byte is the primary result code; the rest says more precisely what is busy.
+    return code & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def is_bad_value(error: BaseException) -> bool:
     """Tell an error that the values caused from one that the database or the network caused."""
+    original = error.orig if isinstance(error, exc.DBAPIError) else error
+    if isinstance(original, psycopg.Error):
+        return isinstance(original, psycopg.DataError | psycopg.IntegrityError)
     if isinstance(error, exc.DBAPIError):
-        if error.connection_invalidated:
-            return False
-        original = error.orig
         number = original.args[0] if original is not None and original.args else None
         return isinstance(error, exc.DataError | exc.IntegrityError) or number in _MYSQL_BAD_VALUE
     return isinstance(error, UnicodeError | ValueError | OverflowError | exc.StatementError)

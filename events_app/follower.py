@@ -58,22 +58,23 @@ class Follower:
 
     def advance(self) -> bool:
         """Take what can be had without SQL into the run; tell whether there was anything."""
-        if self.end is not None or self._tailer.epoch is None:
-            return False
-        if self._tailer.epoch != self._epoch:
-            self.end = scope.End.OTHER_HISTORY
+        if self.end is not None or not self._is_in_epoch():
             return False
         if self._page is not None:
             return self._take_page(self._page)
+        if not self._has_more():
+            return False
         rows = self._tailer.rows_after(self._watcher.user_id, self.read.position)
-        if rows is None or not self._has_more():
+        if rows is None:
             return False
         self._take(rows, self._tailer.end)
         return True
 
     def needs_page(self) -> bool:
         """Tell whether `fetch_page` must be called before anything more can be had."""
-        if self.end is not None or self._page is not None or not self._has_more():
+        if self.end is not None or self._page is not None:
+            return False
+        if not self._is_in_epoch() or not self._has_more():
             return False
         return self._tailer.rows_after(self._watcher.user_id, self.read.position) is None
 
@@ -100,6 +101,13 @@ class Follower:
         before, self.safe = self.safe, self.read
         self._run = []
         return Told(changes, before, self.safe)
+
+    def _is_in_epoch(self) -> bool:
+        """Tell whether the tailer reads our epoch: a later one ends us, an older one will rise."""
+        present = self._tailer.epoch
+        if present is not None and present > self._epoch:
+            self.end = scope.End.OTHER_HISTORY
+        return present == self._epoch
 
     def _has_more(self) -> bool:
         return self._tailer.end.position > self.read.position and len(self._run) < RUN_CHANGES

@@ -224,7 +224,8 @@ class Stream:
                 yield from self._send_run(follower)
         if follower.end is not None and self._end_reason != follower.end.value:
             self._end_reason = follower.end.value
-            self._end_at = max(self._now(), self._opened_at + LEAST_LIFE_SECONDS)
+            soonest = max(self._now(), self._opened_at + LEAST_LIFE_SECONDS)
+            self._end_at = min(self._end_at, soonest)
         elif follower.needs_page():
             self._aside(follower.fetch_page)
 

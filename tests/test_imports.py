@@ -13,16 +13,16 @@ import events_app
 
 RINGS = (
     {"errors", "clock", "kinds", "settings", "reference", "uri", "event", "intake", "scope"}
-    | {"merge", "sse", "window", "__init__"},
+    | {"merge", "sse", "window", "logs", "__init__"},
     {"columns", "schema", "database", "sequencer", "outbox", "journal", "subscriptions"},
-    {"peers", "tailer", "delivery", "stream"},
-    {"auth", "api", "status", "doctor", "cli", "app"},
+    {"peers", "listener", "tailer", "follower", "delivery", "stream", "admission", "upkeep"},
+    {"sidecar", "auth", "api", "status", "doctor", "terminal", "cli", "app"},
 )
 # What a ring may use besides the standard library; the outermost one may use anything. SQLite's
 # native thread is the only thing of gevent that the statements' ring knows.
 FOREIGN: tuple[set[str], ...] = (
     set(),
-    {"sqlalchemy", "gevent.threadpool"},
+    {"sqlalchemy", "gevent.threadpool", "psycopg"},
     {"sqlalchemy", "gevent", "psycopg"},
 )
 FILES = {path.stem: path for path in Path(events_app.__file__).parent.glob("*.py")}

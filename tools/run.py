@@ -42,7 +42,7 @@ EXECUTE = (
 
 def main() -> int:
     """Serve until a signal; 0 if gunicorn ended cleanly."""
-    port = int(os.environ.get("PORT", "8000"))
+    port = int(os.environ.get("PORT") or 8000)
     if not _free(port):
         print(f"Port {port} is taken. Another one: PORT={port + 1} make run", file=sys.stderr)
         return 1

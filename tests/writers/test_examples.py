@@ -195,6 +195,23 @@ def test_a_row_that_is_written_twice_under_one_key_is_heard_once(
     assert [row[4] for row in journalled(granted, user)] == ["", "duplicate", ""]
 
 
+def test_a_client_hears_what_was_committed_while_the_server_was_down(
+    sidecar: serving.Server, granted: roles.Roles, program: programs.Program, user: str
+) -> None:
+    """The app needs no server to commit; the client comes back and has missed nothing."""
+    with listening(sidecar, user, client()) as listener:
+        before = program.run(granted.app, user, "create", "/before.md")
+        wait_for_changes(listener, 1)
+        sidecar.stop()
+        missed = program.run(granted.app, user, "create", "/missed.md", "modify", "/before.md")
+        assert missed.exit_code == 0
+        sidecar.start()
+        assert wait_for_changes(listener, 3) == before.changes + missed.changes
+        names = [frame.name for frame in listener.transcript.read()]
+    assert names.count("subscribed") == 1
+    assert "resumed" in names
+
+
 def random_operations(generator: random.Random, count: int) -> list[str]:
     """Make operations on a handful of paths, a fifth of which fail before their commit."""
     paths = [f"/{name}.md" for name in "abcdef"]
