@@ -82,6 +82,12 @@ def outbox_holds(connection: Connection, rows: int) -> bool:
     return connection.scalar(_OUTBOX_HOLDS, {"rows": rows - 1}) is not None
 
 
+def outbox_depth(connection: Connection, most: int) -> int:
+    """Count the rows that wait in the outbox, up to `most`: counting more would itself be work."""
+    waiting = select(outbox.c.id).limit(most).subquery()
+    return connection.scalar(select(func.count()).select_from(waiting)) or 0
+
+
 def after(connection: Connection, position: int, upto: int) -> list[event.Row]:
     """Read a page of all rows in (position, upto], in order."""
     found = connection.execute(_AFTER, {"after": position, "upto": upto, "rows": PAGE_ROWS})

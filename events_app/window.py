@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from events_app.event import Point, Row
 
-# About 5 MB a worker; some seconds of a busy installation, many minutes of a quiet one.
+# Some 6 MB a worker; some seconds of a busy installation, many minutes of a quiet one.
 WINDOW_ROWS = 10_000
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import events_app
-from events_app import errors, settings
+from events_app import cli, errors, settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -161,3 +161,20 @@ def test_make_targets_named_in_documents_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|^|\d )make ([a-z][a-z-]*)", page.read_text(), re.MULTILINE))
     assert named <= targets
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands.commands))
+def test_every_command_is_documented_with_its_options(command: str) -> None:
+    """Each command has its heading in the reference, and each of its options is named below it."""
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    section = page.split(f"\n## {command}\n", 1)[1].split("\n## ")[0]
+    for parameter in cli.commands.commands[command].params:
+        for option in (each for each in parameter.opts if each.startswith("--")):
+            assert re.search(rf"^\| `{option}\b", section, re.MULTILINE), option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_named_in_documents_exist(page: Path) -> None:
+    """Every `flask events …` in a document is a command."""
+    named = set(re.findall(r"\bflask(?: --app wsgi)? events ([a-z-]+)", page.read_text()))
+    assert named <= set(cli.commands.commands)
