@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import wraps
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import click
@@ -19,6 +19,11 @@ from events_app import doctor, errors, event, outbox, settings, sidecar, termina
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Where `make run` keeps its random secret, below the checkout.
+DEMO_SECRET = Path("var/jwt-secret")
+LONGEST_TTL_SECONDS = 10 * 365 * 86_400
+TAIL_TOKEN_SECONDS = 12 * 3_600
 
 commands = AppGroup("events", help="The sidecar for file events.")
 
@@ -41,25 +46,47 @@ def _plainly(command: Callable[P, T]) -> Callable[P, T]:
 
 @commands.command()
 @click.option("--user", required=True, help="The user id, as in the tables.")
-@click.option("--ttl", default=3600.0, show_default=True, help="Seconds until it expires.")
+@click.option(
+    "--ttl",
+    type=click.FloatRange(0, LONGEST_TTL_SECONDS, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Seconds until it expires.",
+)
 @click.option("--scope", multiple=True, help="A scope, as of a third-party client; repeatable.")
 @_plainly
 def token(user: str, ttl: float, scope: tuple[str, ...]) -> None:
     """Print an access token for USER, and nothing else."""
+    _require_signing_key()
+    click.echo(_make_token(user, ttl, scope))
+
+
+def _require_signing_key() -> None:
+    """See to a secret to sign with: the environment's, else the one that `make run` keeps.
+
+    Only here: the server itself never starts with a secret that it was not given.
+    """
     configured = sidecar.of(current_app).settings
+    kept = Path(current_app.root_path).parent / DEMO_SECRET
+    if configured.jwt_secret is None and configured.jwt_algorithm == "HS256" and kept.exists():
+        current_app.config["JWT_SECRET_KEY"] = kept.read_text().strip()
+        return
     settings.require_keys(configured)
     if configured.jwt_secret is None:
         raise errors.SettingsError("tokens are made where the private key is; here it is not")
-    claims: dict[str, object] = {"token_type": "access", "nbf": int(time.time())}
+
+
+def _make_token(user: str, seconds: float, scopes: Sequence[str] = ()) -> str:
+    configured = sidecar.of(current_app).settings
+    claims: dict[str, object] = {"token_type": "access"}
     if configured.jwt_issuer:
         claims["iss"] = configured.jwt_issuer
     if configured.jwt_audience:
         claims["aud"] = configured.jwt_audience
-    if scope:
-        claims |= {"client_id": "events-app-cli", "scopes": list(scope)}
-    click.echo(
-        create_access_token(user, expires_delta=timedelta(seconds=ttl), additional_claims=claims)
-    )
+    if scopes:
+        claims |= {"client_id": "events-app", "scopes": list(scopes)}
+    lifetime = timedelta(seconds=seconds)
+    return str(create_access_token(user, expires_delta=lifetime, additional_claims=claims))
 
 
 @commands.command()
@@ -112,12 +139,11 @@ def tail(user: str, uri: str | None, url: str, client_id: str | None) -> None:
 
     It makes its own token, reconnects by itself and resumes after the last frame it saw.
     """
-    configured = sidecar.of(current_app).settings
-    settings.require_keys(configured)
-    address = uri or f"{configured.uri_scheme}://my"
+    _require_signing_key()
+    address = uri or f"{sidecar.of(current_app).settings.uri_scheme}://my"
 
     def new_token() -> str:
-        return str(create_access_token(user, expires_delta=timedelta(hours=12)))
+        return _make_token(user, TAIL_TOKEN_SECONDS)
 
     terminal.follow(url, address, client_id or str(uuid.uuid4()), new_token)
 
