@@ -1,7 +1,7 @@
 """A mover that is killed between any two of its statements, as `python -m tests.killed_mover URL`.
 
-Prints one line for each place it died at: what it would have run next, and how many rows the
-outbox and the journal held afterwards.
+Prints one line for each place it died at: how many rows the outbox and the journal held afterwards,
+and what it would have done next.
 """
 
 from __future__ import annotations
@@ -9,46 +9,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
 
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, select
 
 from events_app import database, sequencer
 from events_app.schema import state
-from tests import rows
-
-
-def statements(url: str) -> list[str]:
-    """List what one step runs, without keeping anything of it."""
-    engine = database.create_engine(url)
-    seen: list[str] = []
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        del connection, cursor, rest
-        seen.append(" ".join(statement.split()))
-
-    with engine.connect() as connection:
-        sequencer.move(connection, sequencer.BATCH_ROWS)
-        connection.rollback()
-    engine.dispose()
-    return seen
+from tests import rows, statements
 
 
 def die_before(url: str, number: int) -> None:
-    """Step, and be killed before statement `number` (from 1); past the last one: the commit."""
+    """Step, and be killed before statement `number`, counted from 0."""
     engine = database.create_engine(url)
-    count = 0
+    seen = statements.watch(engine)
 
-    def kill(*event_arguments: Any) -> None:
-        nonlocal count
-        del event_arguments
-        count += 1
-        if count == number:
+    def kill(statement: str) -> None:
+        del statement
+        if len(seen) > number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    event.listen(engine, "before_cursor_execute", kill)
-    event.listen(engine, "commit", kill)
+    statements.before_each(engine, kill)
     with engine.begin() as connection:
         sequencer.move(connection, sequencer.BATCH_ROWS)
 
@@ -60,8 +39,7 @@ def look(connection: Connection) -> tuple[int, int]:
 
 
 def main(url: str) -> None:
-    places = [*statements(url), "COMMIT"]
-    for number, place in enumerate(places, start=1):
+    for number, place in enumerate(statements.of_a_step(url)):
         mover = os.fork()
         if not mover:
             die_before(url, number)
