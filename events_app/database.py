@@ -18,6 +18,7 @@ from __future__ import annotations
 import sqlite3
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -61,13 +62,16 @@ _LIMITS = {
 }
 
 
-def create_engine(url: str) -> Engine:
-    """Make an engine whose transactions behave alike on every database; connects to nothing."""
+def create_engine(url: str, timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS) -> Engine:
+    """Make an engine whose transactions behave alike on every database; connects to nothing.
+
+    No statement takes longer than `timeout_seconds`, where that is said per connection.
+    """
     parsed = make_url(url)
     family = parsed.get_backend_name()
     engine = sqlalchemy.create_engine(
         parsed,
-        connect_args=_connect_arguments(family, dict(parsed.query)),
+        connect_args=_connect_arguments(family, dict(parsed.query), timeout_seconds),
         json_serializer=_verbatim,
         pool_recycle=POOL_RECYCLE_SECONDS,
         **_engine_arguments(family),
@@ -76,7 +80,7 @@ def create_engine(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     elif family in {"mysql", "mariadb"}:
-        event.listen(engine, "connect", _prepare_mysql)
+        event.listen(engine, "connect", partial(_prepare_mysql, timeout_seconds=timeout_seconds))
     return engine
 
 
@@ -85,18 +89,18 @@ def _verbatim(document: str) -> str:
     return document
 
 
-def _connect_arguments(family: str, query: dict[str, Any]) -> dict[str, Any]:
+def _connect_arguments(family: str, query: dict[str, Any], timeout_seconds: int) -> dict[str, Any]:
     if family == "sqlite":
         return {"timeout": SQLITE_WAIT_SECONDS, "check_same_thread": False}
     if family == "postgresql":
         return {
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "tcp_user_timeout": STATEMENT_TIMEOUT_SECONDS * 1000,
+            "tcp_user_timeout": timeout_seconds * 1000,
         }
     timeouts = {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "read_timeout": STATEMENT_TIMEOUT_SECONDS,
-        "write_timeout": STATEMENT_TIMEOUT_SECONDS,
+        "read_timeout": timeout_seconds,
+        "write_timeout": timeout_seconds,
     }
     if any(name.startswith("ssl") for name in query):
         # Loading the certificates anew with every connect would block the loop for 30 ms.
@@ -132,15 +136,15 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
 
-def _prepare_mysql(connection: Any, record: object) -> None:
+def _prepare_mysql(connection: Any, record: object, *, timeout_seconds: int) -> None:
     del record
     is_mariadb = "mariadb" in connection.get_server_info().lower()
     # MySQL knows no limit for idle transactions, only one for idle sessions.
     limits = (
         f"idle_transaction_timeout = {IDLE_IN_TRANSACTION_SECONDS}, "
-        f"max_statement_time = {STATEMENT_TIMEOUT_SECONDS}"
+        f"max_statement_time = {timeout_seconds}"
         if is_mariadb
-        else f"max_execution_time = {STATEMENT_TIMEOUT_SECONDS * 1000}"
+        else f"max_execution_time = {timeout_seconds * 1000}"
     )
     with connection.cursor() as cursor:
         cursor.execute(
@@ -240,6 +244,32 @@ def product_and_version(connection: Connection) -> tuple[str, tuple[int, ...]]:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
+
+
+def refuse_unusable(connection: Connection) -> None:
+    """Raise `DatabaseError` unless the sidecar can work here: engine, isolation, schema."""
+    refuse_unsupported(connection)
+    check_schema(connection)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell a database that does not answer from one that answers with a refusal."""
+    if isinstance(error, exc.TimeoutError):
+        return True  # of the pool
+    refusal = isinstance(error, exc.ProgrammingError) or is_denied(error)
+    return isinstance(error, exc.DBAPIError) and not refusal
+
+
+# PyMySQL calls a missing right an operational error; these are tables, columns and the like.
+_MYSQL_DENIED = frozenset({1044, 1142, 1143, 1227, 1370})
+
+
+def is_denied(error: BaseException) -> bool:
+    """Tell that the role lacks a right."""
+    original = getattr(error, "orig", None)
+    if isinstance(original, psycopg.errors.InsufficientPrivilege):
+        return True
+    return bool(original and original.args and original.args[0] in _MYSQL_DENIED)
 
 
 def check_schema(connection: Connection) -> str:

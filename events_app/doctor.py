@@ -117,6 +117,8 @@ def _role(parts: Sidecar) -> str:
             except _Untouched:
                 continue
             except SQLAlchemyError as error:
+                if not database.is_denied(error):
+                    raise
                 reason = str(getattr(error, "orig", None) or error)
                 raise errors.DatabaseError(
                     f"the role lacks {right}; GRANT it ({reason})"

@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 from flask import Flask
 from psycopg import waiting
+from sqlalchemy.exc import SQLAlchemyError
 
 from events_app import database, errors, listener, settings, subscriptions, upkeep
 from events_app.admission import Admission
@@ -55,19 +56,21 @@ class Sidecar:
         """
         settings.require_keys(self.settings)
         self.refuse_blocking_driver()
-        try:
-            self.database.read(database.refuse_unsupported)
-            self.database.read(database.check_schema)
-        except errors.EventsError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- away is away, whatever the driver calls it
-            log.error("the database does not answer yet, streams are held: %s", error)
+        self._refuse_unusable_database()
         parts = [self.tailer.run, self.ledger.run, self._watch.run]
         self._greenlets = [gevent.spawn(part) for part in parts]
         self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings))
         if self.database.is_postgresql:
             url = self.settings.listen_url or self.settings.database_url
             self._greenlets.append(gevent.spawn(listener.run, url, self.tailer.bell.set))
+
+    def _refuse_unusable_database(self) -> None:
+        try:
+            self.database.read(database.refuse_unusable)
+        except SQLAlchemyError as error:
+            if not database.is_away(error):
+                raise errors.DatabaseError(f"the database refuses: {error}") from error
+            log.error("the database does not answer yet, streams are held: %s", error)
 
     def refuse_blocking_driver(self) -> None:
         """Raise `UnsupportedDatabase` when psycopg was imported before gevent patched it."""

@@ -12,7 +12,8 @@ Rules
     - A hole is a bug: nothing is read past it, the worker is not ready, and the log says so.
     - A journal that ends before what was read, or holds another row there, has another history
       (a restored backup): it gets a new epoch, and every cursor of the old one starts afresh.
-    - The database being away is not the end of anything: the next turn tries again.
+    - The database being away is not the end of anything: the next turn tries again. One that comes
+      back is looked at first: it may be another one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from datetime import datetime
 import gevent
 from gevent.event import Event
 
-from events_app import errors, journal
+from events_app import database, errors, journal
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.event import Point, Row
@@ -49,8 +50,8 @@ BELLS_PER_PASS = 50
 class Tailer:
     """Follows the journal for all streams of one worker."""
 
-    def __init__(self, database: Database, clock: Clock, poll_seconds: float) -> None:
-        """Follow the journal in `database`, looking every `poll_seconds` when nothing wakes it."""
+    def __init__(self, db: Database, clock: Clock, poll_seconds: float) -> None:
+        """Follow the journal in `db`, looking every `poll_seconds` when nothing wakes it."""
         self.bell = Event()
         self.epoch: int | None = None
         self.backlogged = False
@@ -58,10 +59,11 @@ class Tailer:
         self.last_turn_at = clock.monotonic()
         self.moved_rows = 0
         self.rejected_rows = 0
-        self._database = database
+        self._must_look = True
+        self._database = db
         self._clock = clock
         self._poll_seconds = poll_seconds
-        self._mover = Mover(database)
+        self._mover = Mover(db)
         self._window = Window(Point(0, 0))
         self._bells: defaultdict[str, set[Event]] = defaultdict(set)
         self._head_at: tuple[datetime, float] | None = None
@@ -127,12 +129,16 @@ class Tailer:
             broken = isinstance(error, errors.BrokenJournal)
             log.log(logging.CRITICAL if broken else logging.ERROR, "not following: %s", trouble)
         self.trouble = trouble
+        self._must_look = True
 
     def turn(self) -> bool:
         """Move what waits, read what is new; tell whether there was anything.
 
         Raises what the database raises, and `BrokenJournal`.
         """
+        if self._must_look:
+            self._database.read(database.refuse_unusable)
+            self._must_look = False
         before = self.end
         head = self._read_head()
         moved = 0

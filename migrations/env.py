@@ -62,7 +62,7 @@ def run() -> None:
     if context.is_offline_mode():
         configure_and_run(None, url=url, literal_binds=True)
         return
-    engine = database.create_engine(url)
+    engine = database.create_engine(url, STATEMENT_TIMEOUT_SECONDS)
     database.create_sqlite_folder(url)
     with engine.connect() as connection:
         database.refuse_unsupported(connection)

@@ -21,14 +21,17 @@ def die_before(url: str, number: int) -> None:
     """Step, and be killed before statement `number`, counted from 0."""
     engine = database.create_engine(url)
     seen = statements.watch(engine)
+    begun = False
 
     def kill(statement: str) -> None:
         del statement
-        if len(seen) > number:
+        if begun and len(seen) > number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     statements.before_each(engine, kill)
     with engine.begin() as connection:
+        seen.clear()
+        begun = True
         sequencer.move(connection, sequencer.BATCH_ROWS)
 
 

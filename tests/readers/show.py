@@ -1,9 +1,8 @@
 """One history told to many readers at once, with a restart in the middle.
 
-they connect, and are told that they are new
-the app commits the history, they hear it, and a keep-alive after it
-the server is stopped, the app commits more, the server comes back
-they come back by themselves, and hear what they have missed
+They connect, and are told that they are new. The app commits the history; they hear it, and a
+keep-alive after it. The server is stopped, the app commits more, the server comes back. They come
+back by themselves, and hear what they have missed.
 """
 
 import dataclasses

@@ -5,12 +5,13 @@ model read it on the other databases too.
 """
 
 import email.utils
+import functools
 import itertools
 import re
 import signal
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,16 +45,26 @@ READERS = {
 
 
 @pytest.fixture(scope="module")
-def show(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Show:
-    engine = str(request.param)
+def shows(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Show]:
+    """Run the show on an engine, once."""
+
+    @functools.cache
+    def run(engine: str) -> Show:
+        folder = tmp_path_factory.mktemp(engine)
+        with databases.migrated(engine, folder) as url:
+            server = serving.Server(url, folder / "gunicorn.log", SETTINGS)
+            show = cast(server, READERS[engine], folder)
+            show.run(server)
+        return show
+
+    return run
+
+
+@pytest.fixture
+def show(shows: Callable[[str], Show], engine: str) -> Show:
     if engine != "sqlite" and databases.server_address(engine) is None:
         missing(f"the {engine} server")
-    folder = tmp_path_factory.mktemp(engine)
-    with databases.migrated(engine, folder) as url:
-        server = serving.Server(url, folder / "gunicorn.log", SETTINGS)
-        running = cast(server, READERS[engine], folder)
-        running.run(server)
-    return running
+    return shows(engine)
 
 
 @pytest.fixture
@@ -66,10 +77,10 @@ def heard(show: Show, name: str) -> list[Heard]:
 def each(*names: str) -> pytest.MarkDecorator:
     """Run with every one of these readers, on every database it reads from."""
     cases = [(engine, name) for engine, cast in READERS.items() for name in cast if name in names]
-    return pytest.mark.parametrize(("show", "name"), cases, indirect=["show"])
+    return pytest.mark.parametrize(("engine", "name"), cases)
 
 
-on_sqlite = pytest.mark.parametrize("show", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("engine", ["sqlite"])
 
 
 @each(*KEEP_IDS, *MODELS)
@@ -178,21 +189,23 @@ def test_flutter_drops_nothing(show: Show) -> None:
 
 
 def test_desktop_counts_no_fault_over_a_reload(sqlite_url: str, tmp_path: Path) -> None:
-    """It comes back at once, and counts every refusal and every abrupt end for an hour's silence."""
+    """It comes back at once; the sixth refusal or abrupt end would silence it for an hour."""
     with serving.Server(sqlite_url, tmp_path / "gunicorn.log").running() as server:
         assert server.process is not None
         model = Model(Stream(server.events_url, server.token(), str(uuid.uuid4())), Desktop)
         model.start()
-        assert model.transcript.wait_for(bool, deadline())
+        model.transcript.wait_for(bool, deadline())
         old = server.worker_pids()
         server.process.send_signal(signal.SIGHUP)
         serving.eventually(lambda: not set(old) & set(server.worker_pids()))
         server.append("create", "/new")
-        assert model.transcript.wait_for(lambda heard: changes(heard) != [], deadline())
+        model.transcript.wait_for(lambda heard: changes(heard) != [], deadline())
+        heard, faults = model.transcript.read(), [*model.faults, *model.unreached]
     model.stop()
-    heard = model.transcript.read()
-    assert [frames[0].name for frames in connections(heard)][:2] == ["subscribed", "resumed"]
-    assert (model.faults, model.unreached) == ([], [])
+    assert faults == []
+    begins = [frames[0].name for frames in connections(heard)]
+    assert (begins[0], set(begins[1:]) - {LAST}) == ("subscribed", {"resumed"})
+    assert [change["from"] for change in changes(heard)] == ["/new"]
 
 
 # -- the wire on one screen: exactly what curl gets, with A, B, C for the ids as they come ---------
@@ -272,8 +285,10 @@ class TestCurl:
             RECONNECT_REQUIRED,
         ]
         assert KEEP_ALIVE in first
-        afterwards = [frame for frames in later for frame in frames if frame != RECONNECT_REQUIRED]
-        assert afterwards[:2] == [RESUMED, MISSED]
+        # A server that is going may take it in again, and ask it once more to come back.
+        again = dict.fromkeys(frame for frames in later for frame in frames)
+        again.pop(RECONNECT_REQUIRED, None)
+        assert list(again)[:2] == [RESUMED, MISSED]
 
     def test_gets_nothing_between_and_behind_the_frames(self, curl: Curl) -> None:
         bodies = [response.body for response in curl.responses]

@@ -1,0 +1,53 @@
+"""`python -m bench [NAME …] [--quick]`: measure and print Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from bench import (
+    catch_up,
+    connects,
+    fan_out,
+    inserts,
+    latency,
+    machine,
+    memory,
+    mover,
+    places,
+)
+from bench.table import Table
+
+FIGURES: dict[str, Callable[..., Table]] = {
+    "memory": memory.measure,
+    "fan-out": fan_out.measure,
+    "latency": latency.measure,
+    "mover": mover.measure,
+    "inserts": inserts.measure,
+    "catch-up": catch_up.measure,
+    "connects": connects.measure,
+}
+
+
+def main() -> None:
+    """Print what the command line asks for; everything when it names nothing."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)}")
+    parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
+    options = parser.parse_args()
+    if unknown := set(options.names) - FIGURES.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    command = " ".join(["python -m bench", *sys.argv[1:]])
+    print(machine.table(command).markdown(), flush=True)
+    for name in options.names or FIGURES:
+        before = time.monotonic()
+        print(FIGURES[name](quick=options.quick).markdown(), flush=True)
+        print(f"{name}: {time.monotonic() - before:.0f} s", file=sys.stderr, flush=True)
+    for engine in places.missing():
+        print(f"!! NOT MEASURED: {places.TITLES[engine]} does not run here", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

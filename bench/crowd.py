@@ -1,0 +1,140 @@
+"""Many clients in one process of their own: raw sockets, one epoll, no thread per client.
+
+A program that obeys commands, one JSON line each: {"open": [request, …], "port": …},
+{"await": frames, "seconds": …}, {"heard": true}, {"close": true}; it answers each with one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import socket
+import sys
+import time
+from typing import Any
+
+# More would only wait in the server's backlog.
+CONNECTING_AT_ONCE = 100
+OPEN_SECONDS = 120
+
+EVENT = b"event: event\n"
+GREETING = re.compile(rb"event: (?:subscribed|resumed)\n(?:id: .*\n)?data: ")
+NUMBER = re.compile(rb'"file_id":"number-(\d+)"')
+
+
+class Client:
+    """One connection and what it has received of a frame that is not whole yet."""
+
+    __slots__ = ("connection", "greeted", "rest")
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Begin with nothing received."""
+        self.connection = connection
+        self.greeted = False
+        self.rest = b""
+
+
+class Crowd:
+    """All connections, and what they have heard together."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._epoll = select.epoll()
+        self._clients: dict[int, Client] = {}
+        self._greeted = 0
+        self._frames = 0
+        self._last_at = 0.0
+        self._heard: list[tuple[int, float]] = []
+
+    def obey(self, command: dict[str, Any]) -> Any:
+        """Do what one line says; return the answer."""
+        if "open" in command:
+            return self.open(command["open"], command["port"])
+        if "await" in command:
+            return self.wait(command["await"], command["seconds"])
+        if "heard" in command:
+            heard, self._heard = self._heard, []
+            return heard
+        return self.close()
+
+    def open(self, requests: list[str], port: int) -> int:
+        """Open a stream for each request; return how many have heard their first frame."""
+        deadline = time.monotonic() + OPEN_SECONDS
+        before = self._greeted
+        opened = 0
+        while self._greeted < before + len(requests) and time.monotonic() < deadline:
+            while opened < len(requests) and opened - self._greeted + before < CONNECTING_AT_ONCE:
+                self._connect(requests[opened], port)
+                opened += 1
+            self._receive(0.1)
+        return self._greeted - before
+
+    def _connect(self, request: str, port: int) -> None:
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(request.encode())
+        connection.settimeout(0)
+        self._clients[connection.fileno()] = Client(connection)
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
+
+    def wait(self, frames: int, seconds: float) -> dict[str, float]:
+        """Receive until so many `event` frames have come in all, or the time is up."""
+        deadline = time.monotonic() + seconds
+        while self._frames < frames and time.monotonic() < deadline:
+            self._receive(deadline - time.monotonic())
+        return {"frames": self._frames, "last_at": self._last_at}
+
+    def _receive(self, seconds: float) -> None:
+        for number, _ in self._epoll.poll(max(0.0, seconds)):
+            client = self._clients[number]
+            received = client.connection.recv(65536)
+            if not received:
+                raise EOFError("the server has ended a stream")
+            self._hear(client, client.rest + received)
+
+    def _hear(self, client: Client, text: bytes) -> None:
+        if not client.greeted and GREETING.search(text):
+            client.greeted = True
+            self._greeted += 1
+        whole = text.rfind(b"\n\n") + 1
+        client.rest = text[whole:]
+        if count := text.count(EVENT, 0, whole):
+            self._frames += count
+            self._last_at = time.monotonic()
+            for found in NUMBER.finditer(text, 0, whole):
+                self._heard.append((int(found[1]), self._last_at))
+
+    def close(self) -> int:
+        """Close every connection; return how many there were."""
+        count = len(self._clients)
+        for client in self._clients.values():
+            client.connection.close()
+        self._clients.clear()
+        return count
+
+    def watch(self, number: int) -> None:
+        """Receive while nothing is asked, until a command can be read from descriptor `number`."""
+        commands = select.poll()
+        commands.register(number, select.POLLIN)
+        commands.register(self._epoll.fileno(), select.POLLIN)
+        while number not in dict(commands.poll()):
+            self._receive(0)
+
+
+def main() -> None:
+    """Obey until there are no more commands."""
+    crowd = Crowd()
+    waiting = b""
+    while True:
+        crowd.watch(sys.stdin.fileno())
+        received = os.read(sys.stdin.fileno(), 1 << 20)
+        if not received:
+            return
+        *lines, waiting = (waiting + received).split(b"\n")
+        for line in lines:
+            print(json.dumps(crowd.obey(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,447 @@
+"""Writers, two instances, clients that come and go, and the proof that nothing was lost.
+
+Every frame's `id` is a claim: everything of this watcher up to there has been told. The harness
+reads the claims and holds each one against the journal, and the journal against what the writers
+committed.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy
+from sqlalchemy import make_url, text
+
+from events_app import event
+from tests import databases
+from tests.frames import Frame, Reader
+from tests.server.harness_writer import Orders, Outcome
+from tests.serving import Server, eventually
+
+USERS = ["42", "ann@example.org"]
+# Between two kills of a worker.
+KILL_SECONDS = 1.0
+# Longer than any drain, so that what is missing by then is lost and not late.
+CATCH_UP_SECONDS = 40.0
+NAIVE_PAUSE_SECONDS = 0.01
+
+_APP_TABLE = {
+    "sqlite": "id INTEGER PRIMARY KEY AUTOINCREMENT",
+    "postgresql": "id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    "mariadb": "id BIGINT AUTO_INCREMENT PRIMARY KEY",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """How much happens, and how roughly."""
+
+    engine: str
+    writers: int = 8
+    seconds: float = 10.0
+    held_seconds: float = 1.0
+    held_share: float = 0.03
+    pause_seconds: float = 0.06
+    kill_workers: bool = False
+
+
+class Told(NamedTuple):
+    """The claim of one connection: in (before, after] exactly these files were told of."""
+
+    before: int
+    after: int
+    file_ids: list[str]
+
+
+class JournalRow(NamedTuple):
+    """A row of the journal, as far as the proof needs it."""
+
+    position: int
+    user_id: str
+    type: str
+    file_id: str
+    from_path: str
+    client_id: str | None
+
+
+def position_of(cursor: str) -> int:
+    """Read the position out of an `id`."""
+    parsed = event.Cursor.parse(cursor)
+    assert parsed is not None, cursor
+    return parsed.point.position
+
+
+class Client(threading.Thread):
+    """One watcher that comes back whenever a connection ends, on the other instance.
+
+    With `by_event_id` it brings its last `id`, else only its client id. With `stay_seconds` it
+    leaves by itself about so often.
+    """
+
+    def __init__(
+        self,
+        servers: list[Server],
+        user: str,
+        folder: str = "",
+        *,
+        client_id: str | None = None,
+        by_event_id: bool = True,
+        stay_seconds: float | None = None,
+    ) -> None:
+        super().__init__(daemon=True)
+        self.user = user
+        self.folder = folder
+        self.client_id = client_id
+        self.claims: list[Told] = []
+        self.faults: list[str] = []
+        self.connections = 0
+        self.begun = threading.Event()
+        self.start_position = -1
+        self.position = -1
+        self._servers = itertools.cycle(servers)
+        self._by_event_id = by_event_id
+        self._stay_seconds = stay_seconds
+        self._last_id: str | None = None
+        self._farthest = -1
+        self._pending: list[str] = []
+        self._target: int | None = None
+
+    def run(self) -> None:
+        while not self._is_done() and not self.faults:
+            self._pending = []
+            with contextlib.suppress(EOFError, ConnectionError):
+                self._connect_once()
+
+    def finish_at(self, position: int) -> None:
+        """End as soon as everything up to `position` has been told."""
+        self._target = position
+
+    def _is_done(self) -> bool:
+        return self._target is not None and self.position >= self._target
+
+    def _connect_once(self) -> None:
+        with Reader(
+            next(self._servers),
+            self.user,
+            self.client_id,
+            uri=f"cloudreve://my{self.folder}",
+            last_event_id=self._last_id if self._by_event_id else None,
+        ) as reader:
+            self.connections += 1
+            self._listen(reader)
+
+    def _listen(self, reader: Reader) -> None:
+        leave_at = None
+        if self._stay_seconds is not None:
+            leave_at = time.monotonic() + random.uniform(0.2, 2) * self._stay_seconds
+        while not self._is_done() and (leave_at is None or time.monotonic() < leave_at):
+            try:
+                frame = reader.frame()
+            except TimeoutError:
+                self._fault("the stream is silent, without keep-alives")
+                return
+            if frame is None:
+                return
+            self._hear(frame)
+
+    def _hear(self, frame: Frame) -> None:
+        if frame.id is None:
+            return  # held: nothing is claimed yet
+        position = position_of(frame.id)
+        if frame.name in {"subscribed", "resumed"}:
+            self._start_at(frame, position)
+        else:
+            self._pending += [change["file_id"] for change in self._changes(frame)]
+            if position > self.position:
+                self.claims.append(Told(self.position, position, self._pending))
+                self._pending = []
+            elif position < self.position:
+                self._fault(f"the id went back from {self.position} to {position}")
+        self.position = position
+        self._farthest = max(self._farthest, position)
+        self._last_id = frame.id
+        self.begun.set()
+
+    def _changes(self, frame: Frame) -> list[dict[str, str]]:
+        changes = frame.changes if frame.name == "event" else []
+        if any(not change["from"].startswith("/") for change in changes):
+            self._fault(f"not relative: {changes}")
+        return changes
+
+    def _start_at(self, frame: Frame, position: int) -> None:
+        if self.start_position < 0:
+            self.start_position = position
+        elif frame.name == "subscribed":
+            self._fault(f"subscribed again, after position {self._farthest}")
+        elif self._by_event_id and frame.id != self._last_id:
+            self._fault(f"resumed at {position} and not at its own {self.position}")
+        elif position > self._farthest:
+            self._fault(f"resumed at {position}, told only up to {self._farthest}")
+
+    def _fault(self, what: str) -> None:
+        self.faults.append(what)
+
+    def is_told_of(self, row: JournalRow) -> bool:
+        """Say whether `row` is this watcher's to hear."""
+        return (
+            row.user_id == self.user
+            and row.from_path.startswith(f"{self.folder}/")
+            and (row.client_id is None or row.client_id != self.client_id)
+        )
+
+    def wrong_claims(self, journal: list[JournalRow]) -> list[str]:
+        """Hold every claim against the journal: no row missing, none too many, none too early."""
+        mine = [row for row in journal if self.is_told_of(row)]
+        positions = [row.position for row in mine]
+        wrong = []
+        for before, after, told in self.claims:
+            first, last = (bisect.bisect_right(positions, end) for end in (before, after))
+            expected = [row.file_id for row in mine[first:last]]
+            if list(dict.fromkeys(told)) != list(dict.fromkeys(expected)):
+                wrong.append(f"({before}, {after}]: told {told}, should be {expected}")
+        return wrong
+
+
+class NaiveReader(threading.Thread):
+    """Follows the app's own table by `id > cursor`: what everybody writes first."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[int] = set()
+        self._engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+        self._leave = threading.Event()
+
+    def run(self) -> None:
+        cursor = 0
+        with self._engine.connect() as connection:
+            while True:
+                last_look = self._leave.is_set()
+                query = text("SELECT id FROM app_change WHERE id > :cursor ORDER BY id")
+                found = list(connection.scalars(query, {"cursor": cursor}))
+                self.seen.update(found)
+                cursor = found[-1] if found else cursor
+                if last_look:
+                    return
+                time.sleep(NAIVE_PAUSE_SECONDS)
+
+    def stop(self) -> None:
+        """Look once more, and end."""
+        self._leave.set()
+        self.join(10)
+        self._engine.dispose()
+
+
+@dataclasses.dataclass
+class Run:
+    """What happened in a run, for tests to judge."""
+
+    load: Load
+    outcomes: list[Outcome]
+    journal: list[JournalRow]
+    last_position: int
+    outbox_rows: int
+    clients: list[Client]
+    naive_missed: int
+    kills: int
+    logs: list[str]
+
+    def journalled_by(self, writer: int) -> list[tuple[str, str]]:
+        """List the (type, file id) of a writer's rows, by position."""
+        prefix = f"w{writer}-"
+        return [(row.type, row.file_id) for row in self.journal if row.file_id.startswith(prefix)]
+
+
+def run(load: Load, folder: Path) -> Run:
+    """Let `load` happen on a database of its own."""
+    with databases.migrated(load.engine, folder) as url, _instances(url, folder, load) as servers:
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        with engine.begin() as connection:
+            columns = f"{_APP_TABLE[load.engine]}, user_id VARCHAR(64), file_id VARCHAR(128)"
+            connection.execute(text(f"CREATE TABLE app_change ({columns})"))
+        clients = _clients(servers, load)
+        for client in clients:
+            client.start()
+        for client in clients:
+            assert client.begun.wait(20), "no stream began"
+        naive = NaiveReader(url)
+        naive.start()
+        kills = _Kills(servers)
+        if load.kill_workers:
+            kills.start()
+        outcomes = _write(url, load, clients)
+        naive.stop()
+        try:
+            _wait_for_empty_outbox(engine)
+            with engine.connect() as connection:
+                last = connection.scalar(text("SELECT last_position FROM file_event_state")) or 0
+            _finish(clients, last)
+        finally:
+            kills.stop()
+        return _collect(engine, load, outcomes, clients, naive, kills, servers)
+
+
+@contextlib.contextmanager
+def _instances(url: str, folder: Path, load: Load) -> Iterator[list[Server]]:
+    secret = secrets.token_urlsafe(48)
+    settings = {"EVENTS_CONFIRM_SECONDS": "1"}
+    settling = {"EVENTS_DEBOUNCE": "0.2", "EVENTS_DEBOUNCE_MAX": "0.8"}
+    name = f"{load.engine}-{'kill' if load.kill_workers else 'calm'}"
+    servers = [
+        Server(url, folder / f"{name}-1.log", settings, secret=secret),
+        Server(url, folder / f"{name}-2.log", settings | settling, secret=secret),
+    ]
+    with servers[0].running(), servers[1].running():
+        yield servers
+
+
+def _clients(servers: list[Server], load: Load) -> list[Client]:
+    """Watch whole trees and folders, as every kind of returning client, from both instances."""
+    first, second = servers, servers[::-1]
+    leaves = 2.0
+    ids = [str(uuid.UUID(int=number)) for number in range(1, 5)]
+    by_client_id = {"by_event_id": False}
+    return [
+        Client(first, USERS[0]),
+        Client(second, USERS[0], client_id=ids[0]),
+        Client(first, USERS[0], client_id=ids[1], stay_seconds=leaves),
+        Client(second, USERS[0], client_id=ids[2], stay_seconds=leaves, **by_client_id),
+        Client(first, USERS[0], "/b", client_id=ids[2], stay_seconds=leaves, **by_client_id),
+        Client(second, USERS[1], "/Übersicht 1", stay_seconds=leaves),
+        Client(second, USERS[1], client_id=ids[3], **by_client_id),
+    ]
+
+
+def _write(url: str, load: Load, clients: list[Client]) -> list[Outcome]:
+    """Run the writers to their end."""
+    ids = sorted({client.client_id for client in clients if client.client_id})
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.server.harness_writer", json.dumps(orders)],
+            cwd=databases.ROOT,
+            stdout=subprocess.PIPE,
+        )
+        for orders in (
+            dataclasses.asdict(
+                Orders(
+                    engine=load.engine,
+                    address=_address(url, load.engine),
+                    number=number,
+                    seconds=load.seconds,
+                    held_seconds=load.held_seconds,
+                    held_share=load.held_share,
+                    pause_seconds=load.pause_seconds,
+                    users=USERS,
+                    client_ids=ids,
+                )
+            )
+            for number in range(load.writers)
+        )
+    ]
+    outcomes = []
+    for program in programs:
+        printed, _ = program.communicate(timeout=load.seconds + 60)
+        assert program.returncode == 0
+        found = json.loads(printed)
+        found["committed"] = [tuple(row) for row in found["committed"]]
+        outcomes.append(Outcome(**found))
+    return outcomes
+
+
+def _address(url: str, engine: str) -> dict[str, Any]:
+    parsed = make_url(url)
+    if engine == "sqlite":
+        return {"database": parsed.database}
+    name = "dbname" if engine == "postgresql" else "database"
+    return {
+        "host": parsed.host,
+        "port": parsed.port,
+        "user": parsed.username,
+        "password": parsed.password,
+        name: parsed.database,
+    }
+
+
+def _count(engine: sqlalchemy.Engine, table: str) -> int:
+    with engine.connect() as connection:
+        return connection.scalar(text(f"SELECT COUNT(*) FROM {table}")) or 0
+
+
+def _wait_for_empty_outbox(engine: sqlalchemy.Engine) -> None:
+    look: Callable[[], bool] = lambda: _count(engine, "file_event_outbox") == 0  # noqa: E731 -- named for the message
+    eventually(look, CATCH_UP_SECONDS, "the outbox is empty")
+
+
+def _finish(clients: list[Client], last: int) -> None:
+    for client in clients:
+        client.finish_at(last)
+    deadline = time.monotonic() + CATCH_UP_SECONDS
+    for client in clients:
+        client.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Kills(threading.Thread):
+    """Kills one worker after the other, the one that lives longest first."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        super().__init__(daemon=True)
+        self.count = 0
+        self._servers = itertools.cycle(servers)
+        self._leave = threading.Event()
+
+    def run(self) -> None:
+        while not self._leave.wait(KILL_SECONDS):
+            workers = next(self._servers).worker_pids()
+            with contextlib.suppress(ProcessLookupError, IndexError):
+                os.kill(workers[0], signal.SIGKILL)
+                self.count += 1
+
+    def stop(self) -> None:
+        """Kill no more."""
+        self._leave.set()
+        if self.is_alive():
+            self.join(5)
+
+
+def _collect(
+    engine: sqlalchemy.Engine,
+    load: Load,
+    outcomes: list[Outcome],
+    clients: list[Client],
+    naive: NaiveReader,
+    kills: _Kills,
+    servers: list[Server],
+) -> Run:
+    columns = ", ".join(JournalRow._fields)
+    with engine.connect() as connection:
+        journal = connection.execute(
+            text(f"SELECT {columns} FROM file_event_journal ORDER BY position")
+        )
+        rows = [JournalRow._make(row) for row in journal]
+        app_ids = set(connection.scalars(text("SELECT id FROM app_change")))
+    return Run(
+        load=load,
+        outcomes=outcomes,
+        journal=rows,
+        last_position=max((client.position for client in clients), default=0),
+        outbox_rows=_count(engine, "file_event_outbox"),
+        clients=clients,
+        naive_missed=len(app_ids - naive.seen),
+        kills=kills.count,
+        logs=[server.log.read_text() for server in servers],
+    )
