@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy
+from alembic import command as alembic_command
+from alembic import config as alembic_config
 from sqlalchemy import make_url
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +53,13 @@ def alembic(url: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+def upgrade(url: str) -> None:
+    """Do what `alembic upgrade head` does, without starting an interpreter for it."""
+    configuration = alembic_config.Config(toml_file=ROOT / "pyproject.toml")
+    configuration.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    alembic_command.upgrade(configuration, "head")
+
+
 @contextlib.contextmanager
 def empty(engine: str, folder: Path) -> Iterator[str]:
     """Make an empty database; its URL. `folder` is where SQLite puts the file."""
@@ -77,5 +86,5 @@ def empty(engine: str, folder: Path) -> Iterator[str]:
 def migrated(engine: str, folder: Path) -> Iterator[str]:
     """Make a database with our tables; its URL."""
     with empty(engine, folder) as url:
-        alembic(url, "upgrade", "head")
+        upgrade(url)
         yield url

@@ -10,10 +10,7 @@ import os
 import signal
 import sys
 
-from sqlalchemy import Connection, select
-
 from events_app import database, sequencer
-from events_app.schema import state
 from tests import rows, statements
 
 
@@ -35,12 +32,6 @@ def die_before(url: str, number: int) -> None:
         sequencer.move(connection, sequencer.BATCH_ROWS)
 
 
-def look(connection: Connection) -> tuple[int, int]:
-    """Wait until nobody holds the state row; count the rows of outbox and journal."""
-    connection.execute(select(state).with_for_update())
-    return rows.waiting(connection), len(rows.positions(connection))
-
-
 def main(url: str) -> None:
     for number, place in enumerate(statements.of_a_step(url)):
         mover = os.fork()
@@ -50,7 +41,8 @@ def main(url: str) -> None:
         status = os.waitpid(mover, 0)[1]
         assert os.WIFSIGNALED(status), place
         with rows.app(url).begin() as connection:
-            print(*look(connection), place)
+            rows.wait_for_state(connection)
+            print(rows.waiting(connection), len(rows.positions(connection)), place)
 
 
 if __name__ == "__main__":

@@ -60,3 +60,8 @@ def rejections(connection: Connection) -> dict[str, str | None]:
 def last_position(connection: Connection) -> int:
     """Read the last position that was given."""
     return connection.scalar(select(state.c.last_position)) or 0
+
+
+def wait_for_state(connection: Connection) -> None:
+    """Return when nobody else holds the state row: who was killed may hold it for a moment."""
+    connection.execute(select(state).with_for_update())

@@ -14,15 +14,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
 
 import gevent
 import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import Connection, Engine, exc, select, text
+from sqlalchemy.engine.interfaces import IsolationLevel
 
 from events_app import database as databases
 from events_app import errors, sequencer
+from events_app.columns import utc_now
 from events_app.database import Database
 from events_app.schema import journal, outbox, state
 from events_app.sequencer import Mover, Step
@@ -128,14 +132,16 @@ def test_everything_the_app_wrote_arrives_as_it_wrote_it(database: Database, url
     rows.commit(url, "/alt/\t%00\\N\n.txt", **written)
     step(database)
     kept = database.read(
-        lambda db: db.execute(
-            select(
-                *(column for column in journal.c if column.name != "meta"),
-                sqlalchemy.cast(journal.c.meta, sqlalchemy.Text).label("meta"),
+        lambda db: (
+            db.execute(
+                select(
+                    *(column for column in journal.c if column.name != "meta"),
+                    sqlalchemy.cast(journal.c.meta, sqlalchemy.Text).label("meta"),
+                )
             )
+            .mappings()
+            .one()
         )
-        .mappings()
-        .one()
     )
     created_at = kept["created_at"].isoformat(" ")
     assert created_at == "2026-01-02 03:04:05.678901+00:00"
@@ -147,7 +153,7 @@ def test_everything_the_app_wrote_arrives_as_it_wrote_it(database: Database, url
 
 def test_rows_are_recorded_at_the_databases_time_not_the_apps(database: Database, url: str) -> None:
     rows.commit(url, "/a", created_at="2001-01-01 00:00:00")
-    before, after = database.read(_now), None
+    before = database.read(_now)
     step(database)
     after = database.read(_now)
     recorded = database.read(lambda db: db.scalar(select(journal.c.recorded_at)))
@@ -155,8 +161,10 @@ def test_rows_are_recorded_at_the_databases_time_not_the_apps(database: Database
     assert before <= recorded <= after
 
 
-def _now(connection: Connection) -> object:
-    return connection.scalar(select(databases.schema.utc_now()))
+def _now(connection: Connection) -> datetime:
+    now = connection.scalar(select(utc_now()))
+    assert now is not None
+    return now
 
 
 def test_tags_differ(database: Database, url: str) -> None:
@@ -418,24 +426,261 @@ class Fault(Exception):
     """Planted."""
 
 
-def fail_each_statement(
-    database: Database, fault: Callable[[], None], check: Callable[[], None]
-) -> int:
-    """Step again and again, with a fault before each statement in turn; return how many."""
-    seen: list[str] = []
-    place = 0
+class Planted:
+    """Does harm before the statement whose turn it is."""
 
-    def tell(statement: str) -> None:
-        seen.append(statement)
-        if len(seen) == place + 1:
-            fault()
-
-    database.read(rows.waiting)
-    statements.before_each(database.engine, tell)
-    database.engine.dispose()  # the hooks meet every connection from its beginning
-    while True:
-        place = 10_000
+    def __init__(self, database: Database, harm: Callable[[], None]) -> None:
+        self._harm = harm
+        self._left: int | None = None
+        statements.before_each(database.engine, self._tell)
         database.read(rows.waiting)
-        place = len(seen[:])
-        place, number = 0, place
-        raise AssertionError(number)
+
+    def _tell(self, statement: str) -> None:
+        del statement
+        if self._left == 0:
+            self._harm()
+        if self._left is not None:
+            self._left -= 1
+
+    @contextlib.contextmanager
+    def before(self, number: int) -> Iterator[None]:
+        """Do harm before statement `number`, counted from 0."""
+        self._left = number
+        try:
+            yield
+        finally:
+            self._left = None
+
+
+def fail_at_each_statement(
+    database: Database, app: Engine, harm: Callable[[], None], *failures: type[Exception]
+) -> int:
+    """Step over five rows until a step comes through; return how many did not."""
+    planted = Planted(database, harm)
+    with app.begin() as connection:
+        rows.insert(connection, "/1", event_key="a")
+        rows.insert(connection, "/2", "/3", "/4", "/5")
+    for failed in range(50):
+        try:
+            with planted.before(failed):
+                assert step(database) == Step(5, 0, 5)
+        except failures:
+            with app.begin() as connection:
+                rows.wait_for_state(connection)
+                assert rows.waiting(connection) == 5
+                assert rows.paths(connection) == []
+                assert rows.last_position(connection) == 0
+        else:
+            assert database.read(rows.paths) == ["/1", "/2", "/3", "/4", "/5"]
+            assert database.read(rows.positions) == [1, 2, 3, 4, 5]
+            assert database.read(rows.waiting) == 0
+            return failed
+    raise AssertionError
+
+
+def test_a_failure_between_any_two_statements_undoes_the_whole_step(
+    database: Database, app: Engine
+) -> None:
+    def fail() -> None:
+        raise Fault
+
+    # Lock, pick, known keys, append, delete, advance, commit.
+    assert fail_at_each_statement(database, app, fail, Fault) >= 7
+
+
+@SERVERS
+def test_a_connection_cut_between_any_two_statements_undoes_the_whole_step(
+    database: Database, app: Engine
+) -> None:
+    """And the next step takes another connection by itself. SQLite has no connection to cut."""
+    cut = {
+        "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "mysql": "SELECT id FROM information_schema.processlist "
+        "WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+    }
+
+    def fail() -> None:
+        with app.connect() as connection:
+            found = connection.scalars(text(cut[connection.dialect.name])).all()
+            if connection.dialect.name == "mysql":
+                for number in found:
+                    connection.execute(text(f"KILL {number}"))
+
+    failed = fail_at_each_statement(database, app, fail, exc.DBAPIError, psycopg.Error)
+    assert failed >= 7
+
+
+def test_a_mover_killed_between_any_two_statements_leaves_everything_to_the_next(
+    database: Database, url: str
+) -> None:
+    """SIGKILL, at each place in turn: the rows are where they were, and nothing has a position."""
+    rows.commit(url, *rows.numbered(5))
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.killed_mover", url],
+        cwd=ROOT,
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == 0, killed.stderr
+    places = killed.stdout.splitlines()
+    # Lock, pick, append, delete, advance, commit.
+    assert len(places) >= 6, places
+    assert [place[:4] for place in places] == ["5 0 "] * len(places)
+    assert step(database) == Step(5, 0, 5)
+    assert database.read(rows.paths) == rows.numbered(5)
+
+
+def test_a_count_that_does_not_fit_moves_nothing(database: Database, url: str) -> None:
+    """Somebody deletes an outbox row between the pick and the delete."""
+    interfere(database, "DELETE FROM file_event_outbox WHERE", "DELETE FROM file_event_outbox")
+    rows.commit(url, "/a", "/b")
+    with pytest.raises(errors.MoveMismatch, match="picked 2 outbox rows, appended 2, deleted 0"):
+        Mover(database).step()
+    assert database.read(rows.waiting) == 2
+    assert database.read(rows.paths) == []
+
+
+def test_a_state_row_that_changes_under_the_lock_moves_nothing(
+    database: Database, url: str
+) -> None:
+    interfere(
+        database,
+        "UPDATE file_event_state SET last",
+        "UPDATE file_event_state SET last_position = 7",
+    )
+    rows.commit(url, "/a", "/b")
+    with pytest.raises(errors.MoveMismatch, match="left position 0"):
+        Mover(database).step()
+    assert database.read(rows.waiting) == 2
+    assert database.read(rows.last_position) == 0
+
+
+def interfere(database: Database, before: str, harm: str) -> None:
+    """Run `harm` in the mover's own transaction before the statement that begins with `before`."""
+
+    def execute(cursor: Any, statement: str, *rest: Any) -> None:
+        del rest
+        if " ".join(statement.split()).startswith(before):
+            cursor.execute(harm)
+
+    sqlalchemy.event.listen(database.engine, "do_execute", execute)
+
+
+# An app must not feel the mover, nor the mover an app.
+
+
+@SERVERS
+def test_an_app_in_repeatable_read_and_the_mover_never_wait_for_each_other(
+    database: Database, url: str
+) -> None:
+    """SQLite knows no isolation levels; there the app's INSERT waits for the file's lock, briefly.
+
+    Each waits at most one second, and then the test fails.
+    """
+    rows.commit(url, *rows.numbered(3))
+    app = rows.app(url, "REPEATABLE READ")
+    with impatient(app) as open_before, impatient(app) as mid_step:
+        assert open_before.get_isolation_level() == "REPEATABLE READ"
+        rows.insert(open_before, "/open-before")
+        with impatient(database.engine) as mover:
+            assert sequencer.move(mover, 500) == Step(3, 0, 3)
+            rows.insert(open_before, "/still-open")
+            rows.insert(mid_step, "/mid-step")
+            mid_step.commit()
+            mover.commit()
+        assert step(database) == Step(1, 0, 4)
+        open_before.commit()
+    assert step(database) == Step(2, 0, 6)
+    late = ["/mid-step", "/open-before", "/still-open"]
+    assert database.read(rows.paths) == [*rows.numbered(3), *late]
+
+
+@MARIADB
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+def test_a_mover_that_picked_with_locks_would_stop_the_app(
+    url: str, isolation: IsolationLevel
+) -> None:
+    """Why the pick is plain and READ COMMITTED: with locks it waits for the app, or the app for it.
+
+    Under READ COMMITTED it waits for the row that the app has not committed; under REPEATABLE READ
+    the app's next INSERT waits for it besides.
+    """
+    rows.commit(url, "/a")
+    naive = select(outbox.c.id).order_by(outbox.c.id).limit(500).with_for_update()
+    with impatient(rows.app(url, isolation)) as mover, impatient(rows.app(url)) as app:
+        if isolation == "REPEATABLE READ":
+            mover.execute(naive)
+            with pytest.raises(exc.OperationalError, match="Lock wait timeout"):
+                rows.insert(app, "/b")
+        else:
+            rows.insert(app, "/b")
+            with pytest.raises(exc.OperationalError, match="Lock wait timeout"):
+                mover.execute(naive)
+
+
+# Batches.
+
+
+def test_steps_grow_while_they_are_full_and_fall_back_when_one_is_not(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequencer, "BATCH_ROWS", 2)
+    monkeypatch.setattr(sequencer, "BACKLOG_BATCH_ROWS", 6)
+    rows.commit(url, *rows.numbered(20))
+    mover = Mover(database)
+    sizes = [mover.batch_rows]
+    while (done := mover.step()) is not None and done.moved:
+        sizes.append(mover.batch_rows)
+    assert sizes == [2, 4, 6, 6, 6, 2]
+    assert database.read(rows.paths) == rows.numbered(20)
+
+
+def test_lists_of_keys_are_cut_into_parts(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequencer, "KEYS_PER_STATEMENT", 3)
+    with rows.app(url).begin() as connection:
+        for number in range(10):
+            rows.insert(connection, f"/{number}", event_key=f"{number % 7}")
+    assert step(database) == Step(10, 3, 10)
+    assert database.read(rows.waiting) == 0
+
+
+# The hint.
+
+
+@POSTGRESQL
+def test_a_step_notifies_once_when_it_commits_and_without_a_payload(
+    database: Database, url: str
+) -> None:
+    address = sqlalchemy.make_url(url).set(drivername="postgresql")
+    with psycopg.connect(
+        address.render_as_string(hide_password=False), autocommit=True
+    ) as listening:
+        listening.execute(f"LISTEN {sequencer.CHANNEL}")
+        rows.commit(url, "/a", "/b")
+        with database.engine.connect() as mover:
+            sequencer.move(mover, 500)
+            mover.rollback()
+        step(database)
+        step(database)
+        heard = list(listening.notifies(timeout=DEADLINE_SECONDS, stop_after=1))
+        heard += list(listening.notifies(timeout=0))
+    assert [(notice.channel, notice.payload) for notice in heard] == [(sequencer.CHANNEL, "")]
+
+
+def test_nothing_moves_while_the_state_row_is_gone(database: Database, url: str) -> None:
+    """A database restored in part: the journal's reader says what is wrong, the mover stands."""
+    rows.commit(url, "/a")
+    with rows.app(url).begin() as connection:
+        kept = connection.execute(select(state)).mappings().one()
+        connection.execute(sqlalchemy.delete(state))
+    try:
+        assert step(database) is None
+        assert database.read(rows.waiting) == 1
+    finally:
+        with rows.app(url).begin() as connection:
+            connection.execute(sqlalchemy.insert(state).values(**kept))
