@@ -42,11 +42,11 @@ class Clients:
         if opened != count:
             raise TimeoutError(f"only {opened} of {count} streams have heard their first frame")
 
-    def wait(self, frames: int, seconds: float = 60) -> float:
-        """Return when the last of so many `event` frames came, counted since the first stream."""
-        answer = self._tell(**{"await": frames}, seconds=seconds)
-        if answer["frames"] != frames:
-            raise TimeoutError(f"{answer['frames']} frames have come instead of {frames}")
+    def wait(self, changes: int, seconds: float = 60) -> float:
+        """Return when the last of so many changes came, counted since the first stream."""
+        answer = self._tell(**{"await": changes}, seconds=seconds)
+        if answer["changes"] != changes:
+            raise TimeoutError(f"{answer['changes']} changes have come instead of {changes}")
         return float(answer["last_at"])
 
     def heard(self) -> list[tuple[int, float]]:

@@ -1,7 +1,7 @@
 """Many clients in one process of their own: raw sockets, one epoll, no thread per client.
 
 A program that obeys commands, one JSON line each: {"open": [request, …], "port": …},
-{"await": frames, "seconds": …}, {"heard": true}, {"close": true}; it answers each with one line.
+{"await": changes, "seconds": …}, {"heard": true}, {"close": true}; it answers each with one line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 CONNECTING_AT_ONCE = 100
 OPEN_SECONDS = 120
 
-EVENT = b"event: event\n"
+CHANGE = b'"file_id":'
 GREETING = re.compile(rb"event: (?:subscribed|resumed)\n(?:id: .*\n)?data: ")
 NUMBER = re.compile(rb'"file_id":"number-(\d+)"')
 
@@ -44,7 +44,7 @@ class Crowd:
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._greeted = 0
-        self._frames = 0
+        self._changes = 0
         self._last_at = 0.0
         self._heard: list[tuple[int, float]] = []
 
@@ -78,12 +78,12 @@ class Crowd:
         self._clients[connection.fileno()] = Client(connection)
         self._epoll.register(connection.fileno(), select.EPOLLIN)
 
-    def wait(self, frames: int, seconds: float) -> dict[str, float]:
-        """Receive until so many `event` frames have come in all, or the time is up."""
+    def wait(self, changes: int, seconds: float) -> dict[str, float]:
+        """Receive until so many changes have come in all, or the time is up."""
         deadline = time.monotonic() + seconds
-        while self._frames < frames and time.monotonic() < deadline:
+        while self._changes < changes and time.monotonic() < deadline:
             self._receive(deadline - time.monotonic())
-        return {"frames": self._frames, "last_at": self._last_at}
+        return {"changes": self._changes, "last_at": self._last_at}
 
     def _receive(self, seconds: float) -> None:
         for number, _ in self._epoll.poll(max(0.0, seconds)):
@@ -99,8 +99,8 @@ class Crowd:
             self._greeted += 1
         whole = text.rfind(b"\n\n") + 1
         client.rest = text[whole:]
-        if count := text.count(EVENT, 0, whole):
-            self._frames += count
+        if count := text.count(CHANGE, 0, whole):
+            self._changes += count
             self._last_at = time.monotonic()
             for found in NUMBER.finditer(text, 0, whole):
                 self._heard.append((int(found[1]), self._last_at))

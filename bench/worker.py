@@ -87,7 +87,7 @@ class Worker:
                 yield self
             except BaseException:
                 log.seek(0)
-                sys.stderr.write(log.read().decode(errors="replace"))
+                sys.stderr.writelines(log.read().decode(errors="replace").splitlines(True)[-20:])
                 raise
             finally:
                 process.terminate()

@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 from flask_jwt_extended import create_access_token
 from sqlalchemy.exc import SQLAlchemyError
 
-from events_app import doctor, errors, event, outbox, settings, sidecar, terminal
+from events_app import doctor, errors, event, outbox, settings, sidecar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -139,6 +139,8 @@ def tail(user: str, uri: str | None, url: str, client_id: str | None) -> None:
 
     It makes its own token, reconnects by itself and resumes after the last frame it saw.
     """
+    from events_app import terminal  # noqa: PLC0415 -- an HTTP client is nothing for the workers
+
     _require_signing_key()
     address = uri or f"{sidecar.of(current_app).settings.uri_scheme}://my"
 
