@@ -16,8 +16,9 @@ run: $(RUNTIME) ## serve the demo at http://127.0.0.1:8000 and say what to try (
 test: $(DEV) ## run all tests, on SQLite, PostgreSQL and MariaDB (ARGS="-k cursor" picks)
 	@$(SERVERS) run .venv/bin/python -m pytest $(ARGS)
 
-test-fast: $(DEV) ## run the tests that need no server: pure ones and SQLite
-	@.venv/bin/python -m pytest $(ARGS)
+test-fast: $(DEV) ## run the tests that need nothing but Python: pure ones and SQLite
+	@.venv/bin/python -m pytest --ignore=tests/server --ignore=tests/writers \
+		-k "not postgresql and not mariadb" $(ARGS)
 
 check: lint types test ## do what CI does, in its order
 
@@ -35,8 +36,8 @@ format: $(DEV) ## mend style and format
 lock: .venv/bin/python ## write the lock files from pyproject.toml (UPGRADE=1 takes the newest)
 	@tools/lock
 
-bench: $(DEV) ## measure, and print a table with the machine
-	@$(SERVERS) run .venv/bin/python -m bench
+bench: $(DEV) ## measure, and print tables with the machine (ARGS="--quick mover" picks)
+	@$(SERVERS) run .venv/bin/python -m bench $(ARGS)
 
 databases: $(DEV) ## start PostgreSQL and MariaDB for the tests and leave them running
 	@$(SERVERS) start

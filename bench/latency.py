@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import itertools
 import random
 import statistics
 import time
@@ -49,16 +51,17 @@ def measure(*, quick: bool) -> Table:
     found = [Place(places.TITLES[name], name, {}) for name in places.engines()]
     if "postgresql" in places.engines():
         found.append(Place("PostgreSQL, polling only", "postgresql", NO_LISTEN))
-    with concurrent.futures.ThreadPoolExecutor(len(found)) as threads:
-        rows = list(threads.map(lambda place: _row(place, changes), found))
+    with contextlib.ExitStack() as databases:
+        urls = [databases.enter_context(places.database(place.engine)) for place in found]
+        with concurrent.futures.ThreadPoolExecutor(len(found)) as threads:
+            rows = list(threads.map(_row, found, urls, itertools.repeat(changes)))
     names = [f"p{percentile}" for percentile in PERCENTILES]
     columns = ("ms from commit to frame", *names, "longest", "samples", "COMMIT p50")
     return Table("Latency", HOW, columns, rows)
 
 
-def _row(place: Place, changes: int) -> tuple[str, ...]:
+def _row(place: Place, url: str, changes: int) -> tuple[str, ...]:
     with (
-        places.database(place.engine) as url,
         worker.Worker(worker.OURS, url, place.settings, WORKERS).running() as running,
         clients.crowd() as crowd,
     ):

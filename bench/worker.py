@@ -87,7 +87,8 @@ class Worker:
                 yield self
             except BaseException:
                 log.seek(0)
-                sys.stderr.writelines(log.read().decode(errors="replace").splitlines(True)[-20:])
+                lines = log.read().decode(errors="replace").splitlines(keepends=True)
+                sys.stderr.writelines(lines[-20:])
                 raise
             finally:
                 process.terminate()

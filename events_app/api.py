@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from events_app import auth, errors, sidecar, sse, uri
+from events_app import auth, errors, event, sidecar, sse, uri
 from events_app.peers import Peer
 from events_app.scope import Watcher
 from events_app.settings import Settings
@@ -74,10 +74,10 @@ def _client_id() -> str | None:
     text = _header_or_parameter("X-Cr-Client-Id", "client_id")
     if not text:
         return None
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise errors.BadParameter("client id: it is not a UUID") from error
+    client_id = event.canonical_client_id(text)
+    if client_id is None:
+        raise errors.BadParameter("client id: it is not a UUID")
+    return client_id
 
 
 def _last_event_id() -> str | None:

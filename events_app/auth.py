@@ -7,6 +7,7 @@ is one of our errors.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def authenticate(settings: Settings, scope: str) -> Identity:
     user_id = _user_id(claims.get(settings.jwt_identity_claim))
     if "client_id" in claims and not _scopes(claims) & {scope, IMPLIED_BY[scope]}:
         raise errors.MissingScope(f"the token lacks the scope {scope}")
-    return Identity(user_id, float(claims["exp"]) + settings.jwt_leeway_seconds)
+    return Identity(user_id, _seconds(claims["exp"]) + settings.jwt_leeway_seconds)
 
 
 def _verified_claims() -> dict[str, Any]:
@@ -99,6 +100,14 @@ def _verified_claims() -> dict[str, Any]:
     if "exp" not in claims:
         raise errors.Unauthorized("the token never expires: exp is required")
     return claims
+
+
+def _seconds(verified: Any) -> float:
+    """Return a verified `exp`, also one beyond every number."""
+    try:
+        return float(verified)
+    except OverflowError:
+        return math.inf
 
 
 def _user_id(claim: Any) -> str:

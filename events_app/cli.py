@@ -38,8 +38,10 @@ def _plainly(command: Callable[P, T]) -> Callable[P, T]:
         except errors.EventsError as error:
             raise click.ClickException(error.message) from error
         except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error)
+            reason = " ".join(str(getattr(error, "orig", None) or error).split())
             raise click.ClickException(f"the database says: {reason}") from error
+        except UnicodeError as error:
+            raise click.ClickException("an argument is not valid UTF-8") from error
 
     return run
 
@@ -48,14 +50,14 @@ def _plainly(command: Callable[P, T]) -> Callable[P, T]:
 @click.option("--user", required=True, help="The user id, as in the tables.")
 @click.option(
     "--ttl",
-    type=click.FloatRange(0, LONGEST_TTL_SECONDS, min_open=True),
-    default=3600.0,
+    type=click.IntRange(1, LONGEST_TTL_SECONDS),
+    default=3600,
     show_default=True,
     help="Seconds until it expires.",
 )
 @click.option("--scope", multiple=True, help="A scope, as of a third-party client; repeatable.")
 @_plainly
-def token(user: str, ttl: float, scope: tuple[str, ...]) -> None:
+def token(user: str, ttl: int, scope: tuple[str, ...]) -> None:
     """Print an access token for USER, and nothing else."""
     _require_signing_key()
     click.echo(_make_token(user, ttl, scope))
@@ -76,7 +78,7 @@ def _require_signing_key() -> None:
         raise errors.SettingsError("tokens are made where the private key is; here it is not")
 
 
-def _make_token(user: str, seconds: float, scopes: Sequence[str] = ()) -> str:
+def _make_token(user: str, seconds: int, scopes: Sequence[str] = ()) -> str:
     configured = sidecar.of(current_app).settings
     claims: dict[str, object] = {"token_type": "access"}
     if configured.jwt_issuer:

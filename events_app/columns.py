@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String, Text, types
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String, Text, case, types
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
@@ -17,6 +17,10 @@ from sqlalchemy.sql.functions import FunctionElement
 
 # SQLite gives only an `INTEGER PRIMARY KEY` its own rowid; its integers are 64 bits wide anyway.
 BigInt = BigInteger().with_variant(Integer(), "sqlite")
+
+# What every engine and Python can say, in any time zone.
+EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 
 SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
@@ -92,9 +96,17 @@ class UtcTime(types.TypeDecorator[datetime]):
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         try:
             parsed = datetime.fromisoformat(value)
-        except (TypeError, ValueError):
+            return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
             return None
-        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def readable_time(column: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
+    """Read a time that an app wrote; one that Python cannot say reads as None.
+
+    PostgreSQL knows infinity, years before 1 and beyond 9999: its driver would fail the whole read.
+    """
+    return case((column.between(EARLIEST, LATEST), column))
 
 
 # What an app wrote for auditors is copied verbatim: it is read as text (a cast in the statement)

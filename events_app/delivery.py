@@ -43,6 +43,8 @@ RETRY_SECONDS = 2.0
 class Delivery:
     """What one connection wrote and what of it has arrived.
 
+    `sent` is the position up to which the client may have heard of rows, also from an earlier
+    connection; `writing` says that a frame is on its way to the kernel and may fail yet.
     `written` holds (time, position, is a change) of what still waits for its confirmation.
     """
 
@@ -54,17 +56,20 @@ class Delivery:
     sent: int = 0
     store_at: float = 0.0
     dirty: bool = False
+    writing: bool = False
     written: deque[tuple[float, int, bool]] = field(default_factory=deque)
 
-    def sending(self, position: int) -> None:
-        """Note that a frame with this position is about to be written."""
-        self.sent = max(self.sent, position)
+    def sending(self, upto: int) -> None:
+        """Note that a frame that tells of rows up to this position is about to be written."""
+        self.sent = max(self.sent, upto)
+        self.writing = True
 
     def wrote(self, now: float, position: int, *, change: bool) -> None:
         """Note that the frame was written at `now` (monotonic seconds).
 
         Within the same second only the newest position is kept.
         """
+        self.writing = False
         second = float(int(now) + 1)
         if self.written and self.written[-1][0] == second:
             change = self.written.pop()[2] or change
@@ -85,11 +90,12 @@ class Delivery:
     def close(self, handled: int) -> None:
         """End: `handled` is the position up to which nothing is unsent.
 
-        With nothing unconfirmed, what was dropped or folded away counts as delivered too.
+        With nothing unconfirmed, what was dropped or folded away counts as delivered too. A frame
+        whose writing failed is neither.
         """
         if self.state == subscriptions.NEW and self.written and self.peer.has_taken_all():
             self.state = subscriptions.LIVE
-        if not self.written:
+        if not self.written and not self.writing:
             self.position = max(self.position, handled)
         self.sent = max(self.sent, self.position)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import struct
+import uuid
 from datetime import datetime
 from typing import NamedTuple, Self
 
@@ -53,6 +55,19 @@ class Point(NamedTuple):
 
     position: int
     tag: int
+
+
+# Python's own `uuid.UUID` takes hyphens anywhere, spaces, underscores and `0x` as well.
+_HEX = "[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"
+_UUID = re.compile(rf"(?:urn:uuid:)?{_HEX}|\{{{_HEX}\}}", re.IGNORECASE | re.ASCII)
+
+
+def canonical_client_id(text: str) -> str | None:
+    """Write a UUID hyphenated and in lower case; None for a text that is none."""
+    if not _UUID.fullmatch(text):
+        return None
+    digits = text.lower().removeprefix("urn:uuid:").strip("{}")
+    return str(uuid.UUID(digits))
 
 
 def folder_hash(user_id: str, folder: Folder) -> bytes:

@@ -7,7 +7,6 @@ journalled with the reason, and never stops the line.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -64,7 +63,8 @@ def _accept(raw: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         raise Unacceptable(f"type {values['type']!r} is not one of {', '.join(event.TYPES)}")
     values["from_path"] = _clean_path("from_path", values["from_path"])
     values["to_path"] = _target(values["type"], values["to_path"])
-    values["client_id"] = _canonical_uuid(values["client_id"])
+    if values["client_id"] is not None:  # what is no UUID names no client
+        values["client_id"] = event.canonical_client_id(values["client_id"])
     values["is_folder"] = 1 if values["is_folder"] else 0
     values["meta"] = _optional_text("meta", values["meta"])
     values["created_at"] = values["created_at"] or now.astimezone(UTC)
@@ -128,16 +128,6 @@ def _target(kind: str, to_path: str | None) -> str | None:
     if to_path is not None:
         raise Unacceptable("to_path is for renames only")
     return None
-
-
-def _canonical_uuid(value: str | None) -> str | None:
-    """Write a UUID in canonical lower case; what is none names no client."""
-    if value is None:
-        return None
-    try:
-        return str(uuid.UUID(value))
-    except ValueError:
-        return None
 
 
 def _salvage(name: str, value: Any) -> str | None:

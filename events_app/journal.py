@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from events_app import errors, event
-from events_app.columns import utc_now
+from events_app.columns import readable_time, utc_now
 from events_app.schema import journal, outbox, state
 
 # A page is read in one go: larger ones would hold the event loop for more than a few milliseconds.
@@ -33,7 +33,11 @@ _HEAD = select(
     state.c.floor_position,
     state.c.epoch,
     utc_now().label("now"),
-    select(outbox.c.created_at).order_by(outbox.c.id).limit(1).scalar_subquery().label("oldest"),
+    select(readable_time(outbox.c.created_at))
+    .order_by(outbox.c.id)
+    .limit(1)
+    .scalar_subquery()
+    .label("oldest"),
     select(outbox.c.id).order_by(outbox.c.id).limit(1).scalar_subquery().label("first_id"),
     select(journal.c.tag)
     .where(journal.c.position == bindparam("seen"))

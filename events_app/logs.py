@@ -6,7 +6,7 @@ import logging
 import re
 
 # RFC 6750, sections 2.1 and 2.3: where a bearer token may stand in a request.
-_TOKEN = re.compile(r"(access_token=|[Bb]earer\s+)[^&\s\"']+")
+_TOKEN = re.compile(r"(?i)(access_token=|bearer\s+)[^&\s\"']+")
 
 
 class Redact(logging.Filter):

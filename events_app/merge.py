@@ -5,7 +5,7 @@ Theory of operation
     are merged: a `modify` after a `create` or `modify` of the same entry, and a `create` and
     `delete` of the same entry. *Neighbours* are two changes between which nothing was kept that
     could move, hide or replace an entry: renames, deletes and creates pass through and end every
-    neighbourhood; a modify of another entry does not.
+    neighbourhood, and so does what the watcher did itself; a modify of another entry does not.
 
 Rules
     When in doubt, send more. A merge is done only if it leaves the same tree, whatever else is in
@@ -80,7 +80,7 @@ class _Folded:
         )
 
     def _undoes_last(self, entry: _Entry) -> bool:
-        if self._repeated or not self.kept:
+        if self._repeated or entry not in self._dirty:
             return False
         last = self.kept[-1]
         return last.type == "create" and entry == (last.file_id, last.from_path)

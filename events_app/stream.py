@@ -212,7 +212,14 @@ class Stream:
         if key is None or start.generation is None:
             return None
         state = subscriptions.LIVE if start.resumed else subscriptions.NEW
-        delivery = Delivery(key, start.generation, self._peer, start.point.position, state)
+        delivery = Delivery(
+            key,
+            start.generation,
+            self._peer,
+            start.point.position,
+            state,
+            sent=start.repeated_upto,
+        )
         self._around.ledger.open(delivery)
         return delivery
 
@@ -244,7 +251,7 @@ class Stream:
         frames = list(sse.event_frames(told.changes, before, after, self._request.payload))
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else told.before
-            yield from self._send(frame, point, change=True)
+            yield from self._send(frame, point, told.after, change=True)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -262,12 +269,21 @@ class Stream:
         return Cursor.at(start.epoch, point, watcher.user_id, watcher.folder)
 
     def _send(
-        self, frame: bytes, point: Point | None = None, *, change: bool = False
+        self,
+        frame: bytes,
+        point: Point | None = None,
+        tells_upto: Point | None = None,
+        *,
+        change: bool = False,
     ) -> Iterator[bytes]:
-        """Yield the frame; that we go on afterwards means that the kernel has taken it."""
+        """Yield the frame; that we go on afterwards means that the kernel has taken it.
+
+        `point` is where its `id` stands. A part of a batch stands before the rows it tells of,
+        which go up to `tells_upto`.
+        """
         position = (point or self._safe()).position
         if self._delivery is not None:
-            self._delivery.sending(position)
+            self._delivery.sending(position if tells_upto is None else tells_upto.position)
         yield frame
         self._written_at = self._now()
         if self._delivery is not None:

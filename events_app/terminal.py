@@ -24,19 +24,20 @@ MARKS = {"create": "+", "modify": "~", "rename": ">", "delete": "-"}
 
 def follow(url: str, uri: str, client_id: str, new_token: Callable[[], str]) -> NoReturn:
     """Print the stream for ever. Raises `errors.EventsError` when the server refuses it."""
-    last_id = ""
+    headers = {"X-Cr-Client-Id": client_id}
     while True:
-        headers = {"Authorization": f"Bearer {new_token()}", "X-Cr-Client-Id": client_id}
-        if last_id:
-            headers["Last-Event-ID"] = last_id
+        headers["Authorization"] = f"Bearer {new_token()}"
         try:
-            last_id = _listen(url, uri, headers, last_id)
+            _listen(url, uri, headers)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise errors.EventsError(f"--url {url}: {error}") from error
         except (httpx.TransportError, SSEError) as error:
             _print(click.style(f"interrupted: {error}", fg="yellow"))
         time.sleep(RECONNECT_SECONDS)
 
 
-def _listen(url: str, uri: str, headers: dict[str, str], last_id: str) -> str:
+def _listen(url: str, uri: str, headers: dict[str, str]) -> None:
+    """Print one connection; `headers` keep the last id, however the connection ends."""
     timeout = httpx.Timeout(10, read=SILENCE_SECONDS)
     address = url.rstrip("/") + EVENTS_PATH
     with (
@@ -46,8 +47,8 @@ def _listen(url: str, uri: str, headers: dict[str, str], last_id: str) -> str:
         _refuse(source.response)
         for frame in source.iter_sse():
             show(frame)
-            last_id = frame.id or last_id
-    return last_id
+            if frame.id:
+                headers["Last-Event-ID"] = frame.id
 
 
 def _refuse(response: httpx.Response) -> None:

@@ -369,8 +369,8 @@ def _somebody_waits(connection: Connection) -> bool:
 
 
 def test_movers_that_race_move_every_row_once(url: str, app: Engine) -> None:
-    """Four at a full outbox, while an app goes on writing, some of it in vain."""
-    backlog, more = 3_000, 300
+    """Three at a full outbox, while an app goes on writing, some of it in vain."""
+    backlog, more = 2_000, 200
     with app.begin() as connection:
         connection.execute(
             sqlalchemy.insert(outbox),
@@ -379,7 +379,7 @@ def test_movers_that_race_move_every_row_once(url: str, app: Engine) -> None:
                 for path in rows.numbered(backlog)
             ],
         )
-    barrier = threading.Barrier(5)
+    barrier = threading.Barrier(4)
     written = threading.Event()
 
     def write() -> None:
@@ -408,9 +408,9 @@ def test_movers_that_race_move_every_row_once(url: str, app: Engine) -> None:
         gevent.get_hub().destroy(destroy_loop=True)
         return total
 
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(4) as pool:
         writer = pool.submit(write)
-        movers = [pool.submit(work) for _ in range(4)]
+        movers = [pool.submit(work) for _ in range(3)]
         writer.result()
         assert sum(mover.result() for mover in movers) == backlog + more
     with app.connect() as connection:
@@ -535,7 +535,7 @@ def test_a_mover_killed_between_any_two_statements_leaves_everything_to_the_next
 
 def test_a_count_that_does_not_fit_moves_nothing(database: Database, url: str) -> None:
     """Somebody deletes an outbox row between the pick and the delete."""
-    interfere(database, "DELETE FROM file_event_outbox WHERE", "DELETE FROM file_event_outbox")
+    interfere(database, "DELETE", "DELETE FROM file_event_outbox")
     rows.commit(url, "/a", "/b")
     with pytest.raises(errors.MoveMismatch, match="picked 2 outbox rows, appended 2, deleted 0"):
         Mover(database).step()
@@ -578,24 +578,28 @@ def test_an_app_in_repeatable_read_and_the_mover_never_wait_for_each_other(
 ) -> None:
     """SQLite knows no isolation levels; there the app's INSERT waits for the file's lock, briefly.
 
-    Each waits at most one second, and then the test fails.
+    The open rows lie before, among and behind those that are moved. Each side waits one second at
+    most, and then the test fails.
     """
-    rows.commit(url, *rows.numbered(3))
     app = rows.app(url, "REPEATABLE READ")
     with impatient(app) as open_before, impatient(app) as mid_step:
         assert open_before.get_isolation_level() == "REPEATABLE READ"
-        rows.insert(open_before, "/open-before")
+        rows.insert(open_before, "/open-1")
+        rows.commit(url, *rows.numbered(2))
+        rows.insert(open_before, "/open-2")
+        rows.commit(url, *rows.numbered(2, start=3))
+        rows.insert(open_before, "/open-3")
         with impatient(database.engine) as mover:
-            assert sequencer.move(mover, 500) == Step(3, 0, 3)
-            rows.insert(open_before, "/still-open")
+            assert sequencer.move(mover, 500) == Step(4, 0, 4)
+            rows.insert(open_before, "/open-4")
             rows.insert(mid_step, "/mid-step")
             mid_step.commit()
             mover.commit()
-        assert step(database) == Step(1, 0, 4)
+        assert step(database) == Step(1, 0, 5)
         open_before.commit()
-    assert step(database) == Step(2, 0, 6)
-    late = ["/mid-step", "/open-before", "/still-open"]
-    assert database.read(rows.paths) == [*rows.numbered(3), *late]
+    assert step(database) == Step(4, 0, 9)
+    late = ["/mid-step", "/open-1", "/open-2", "/open-3", "/open-4"]
+    assert database.read(rows.paths) == [*rows.numbered(4), *late]
 
 
 @MARIADB
@@ -619,6 +623,17 @@ def test_a_mover_that_picked_with_locks_would_stop_the_app(
             rows.insert(app, "/b")
             with pytest.raises(exc.OperationalError, match="Lock wait timeout"):
                 mover.execute(naive)
+
+
+@MARIADB
+def test_a_delete_by_a_list_of_keys_would_wait_for_the_app(url: str) -> None:
+    """Why the keys are joined: a small table is read from end to end, open rows and all."""
+    rows.commit(url, *rows.numbered(5))
+    with impatient(rows.app(url)) as app, impatient(rows.app(url, "READ COMMITTED")) as mover:
+        ids = list(mover.scalars(select(outbox.c.id)))
+        rows.insert(app, "/open")
+        with pytest.raises(exc.OperationalError, match="Lock wait timeout"):
+            mover.execute(sqlalchemy.delete(outbox).where(outbox.c.id.in_(ids)))
 
 
 # Batches.

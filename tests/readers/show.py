@@ -97,7 +97,7 @@ def cast(server: Server, names: Sequence[str], folder: Path) -> Show:
         try:
             show.listeners[name] = _listener(name, stream, folder)
         except programs.MissingError as reason:
-            show.missing[name] = f"{name}: {reason}"
+            show.missing[name] = f"{name} ({reason})"
     return show
 
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import sqlalchemy
 from sqlalchemy import make_url, text
 
@@ -37,6 +39,7 @@ from tests.serving import Server, eventually
 USERS = ["42", "ann@example.org"]
 # Between two kills of a worker.
 KILL_SECONDS = 1.0
+_READY_WORKER = re.compile(r'^events_ready\{worker="(\d+)"\} 1', re.MULTILINE)
 # Longer than any drain, so that what is missing by then is lost and not late.
 CATCH_UP_SECONDS = 40.0
 NAIVE_PAUSE_SECONDS = 0.01
@@ -85,6 +88,17 @@ def position_of(cursor: str) -> int:
     parsed = event.Cursor.parse(cursor)
     assert parsed is not None, cursor
     return parsed.point.position
+
+
+class ClosingReader(Reader):
+    """Closes its socket also when the server dies before it answers."""
+
+    def _read_head(self) -> tuple[int, str]:
+        try:
+            return super()._read_head()
+        except (OSError, EOFError):
+            self.connection.close()
+            raise
 
 
 class Client(threading.Thread):
@@ -136,7 +150,7 @@ class Client(threading.Thread):
         return self._target is not None and self.position >= self._target
 
     def _connect_once(self) -> None:
-        with Reader(
+        with ClosingReader(
             next(self._servers),
             self.user,
             self.client_id,
@@ -284,15 +298,15 @@ def run(load: Load, folder: Path) -> Run:
         kills = _Kills(servers)
         if load.kill_workers:
             kills.start()
-        outcomes = _write(url, load, clients)
-        naive.stop()
         try:
-            _wait_for_empty_outbox(engine)
-            with engine.connect() as connection:
-                last = connection.scalar(text("SELECT last_position FROM file_event_state")) or 0
-            _finish(clients, last)
+            outcomes = _write(url, load, clients)
         finally:
+            naive.stop()
             kills.stop()
+        _wait_for_empty_outbox(engine)
+        with engine.connect() as connection:
+            last = connection.scalar(text("SELECT last_position FROM file_event_state")) or 0
+        _finish(clients, last)
         return _collect(engine, load, outcomes, clients, naive, kills, servers)
 
 
@@ -396,7 +410,11 @@ def _finish(clients: list[Client], last: int) -> None:
 
 
 class _Kills(threading.Thread):
-    """Kills one worker after the other, the one that lives longest first."""
+    """Kills a worker that follows the journal, of one instance after the other.
+
+    One that is still starting moves nothing: to kill it would prove nothing, and on a busy machine
+    no worker would ever get further.
+    """
 
     def __init__(self, servers: list[Server]) -> None:
         super().__init__(daemon=True)
@@ -406,9 +424,8 @@ class _Kills(threading.Thread):
 
     def run(self) -> None:
         while not self._leave.wait(KILL_SECONDS):
-            workers = next(self._servers).worker_pids()
-            with contextlib.suppress(ProcessLookupError, IndexError):
-                os.kill(workers[0], signal.SIGKILL)
+            if (worker := _following_worker(next(self._servers))) is not None:
+                os.kill(worker, signal.SIGKILL)
                 self.count += 1
 
     def stop(self) -> None:
@@ -416,6 +433,14 @@ class _Kills(threading.Thread):
         self._leave.set()
         if self.is_alive():
             self.join(5)
+
+
+def _following_worker(server: Server) -> int | None:
+    """Return the process id of whichever worker answers, if it follows the journal."""
+    with contextlib.suppress(httpx.TransportError):
+        found = _READY_WORKER.search(httpx.get(f"{server.url}/metrics").text)
+        return int(found[1]) if found else None
+    return None
 
 
 def _collect(

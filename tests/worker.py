@@ -1,0 +1,187 @@
+"""One worker's parts on SQLite and on a clock that the test owns: no greenlet, nothing sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+import pytest
+from sqlalchemy import Connection, exc, select
+
+from events_app import outbox, schema, scope, sse, subscriptions, tailer, uri
+from events_app.database import Database
+from events_app.delivery import Ledger
+from events_app.peers import Peer
+from events_app.stream import Pace, Request, Stream, Surroundings
+from tests import reused
+from tests.frames import FRAME, Frame
+from tests.manual_clock import ManualClock, at_once
+
+T = TypeVar("T")
+
+CLIENT = "0b0e5f3a-6c1d-4f1e-9d5a-3a1b2c3d4e5f"
+OTHER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
+PACE = Pace(
+    debounce=5,
+    debounce_max=30,
+    keep_alive=25,
+    drain=5,
+    lifetime=None,
+    limits=subscriptions.Limits(100_000, 256),
+)
+CONFIRM_SECONDS = 30
+
+
+class Faulty(Database):
+    """A database that is away while the test says so."""
+
+    away = False
+
+    def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        if self.away:
+            raise exc.OperationalError("SELECT", {}, Exception("the database is away"))
+        return super()._run(work, write=write)
+
+
+class StubbornPeer(Peer):
+    """A peer whose kernel takes everything, or nothing."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        super().__init__(None)
+        self.takes = takes
+
+    def has_taken_all(self) -> bool:
+        return self.takes
+
+
+def watcher(
+    path: str = "/", client_id: str | None = CLIENT, user_id: str = "42"
+) -> scope.Watcher:
+    """Make a watcher of `path`."""
+    return scope.Watcher.of(user_id, client_id, uri.Folder("my", path))
+
+
+class Worker:
+    """A database, a tailer, a ledger and the streams on them."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Faulty(url)
+        self.clock = ManualClock()
+        self.tailer = tailer.Tailer(self.database, self.clock, 0.25)
+        self.ledger = Ledger(self.database, self.clock, CONFIRM_SECONDS)
+        self.turn()
+
+    def turn(self) -> None:
+        """Move what waits and read it."""
+        while self.tailer.turn():
+            pass
+
+    def commit(self, kind: str, path: str, to_path: str | None = None, **columns: Any) -> None:
+        """Commit one change of user 42 (or `user_id`) and let the worker hear of it."""
+        self.write(kind, path, to_path, **columns)
+        self.turn()
+
+    def write(self, kind: str, path: str, to_path: str | None = None, **columns: Any) -> None:
+        """Commit one change; nobody moves it yet."""
+        values = {"user_id": "42", "file_id": f"f-{path}"} | columns
+        user, file_id = values.pop("user_id"), values.pop("file_id")
+        self.database.write(
+            lambda db: outbox.append(db, user, kind, file_id, path, to_path, **values)
+        )
+
+    def later(self, seconds: float, kind: str, path: str, **columns: Any) -> None:
+        """Commit one change so many seconds from now."""
+        self.clock.at(self.clock.now + seconds, lambda: self.commit(kind, path, **columns))
+
+    def around(self, **pace: Any) -> Surroundings:
+        return Surroundings(
+            self.database,
+            self.tailer,
+            self.ledger,
+            self.clock,
+            PACE._replace(**pace),
+            at_once,
+        )
+
+    def stream(
+        self,
+        who: scope.Watcher | None = None,
+        last_event_id: str | None = None,
+        *,
+        payload: sse.Payload = "array",
+        token_seconds: float = 86_400,
+        peer: Peer | None = None,
+        **pace: Any,
+    ) -> Connected:
+        """Open a stream; by default of client CLIENT on the whole tree of user 42."""
+        request = Request(who or watcher(), last_event_id, payload, token_seconds)
+        stream = Stream(self.around(**pace), request, peer or Peer(None))
+        return Connected(self, stream)
+
+    def subscription(self, client_id: str = CLIENT) -> Any:
+        """Read the stored cursor of a client that watches one folder; None: not there."""
+        query = select(schema.subscription).where(schema.subscription.c.client_id == client_id)
+        return self.database.read(lambda db: db.execute(query).one_or_none())
+
+    def holds_nothing(self) -> bool:
+        """Tell whether no stream has left anything behind."""
+        return not self.tailer._bells and not self.ledger._deliveries
+
+    def close(self) -> None:
+        self.database.away = False
+        self.ledger.flush()
+        self.database.close()
+
+
+class Connected:
+    """A stream and its frames, read as a client would."""
+
+    def __init__(self, worker: Worker, stream: Stream) -> None:
+        self.worker = worker
+        self.stream = stream
+        self.frames: Generator[bytes] = stream.frames()
+        self.opened_at = worker.clock.now
+
+    @property
+    def age(self) -> float:
+        """Seconds since the stream was opened."""
+        return self.worker.clock.now - self.opened_at
+
+    def frame(self) -> Frame:
+        """Return the next frame; it is one and nothing else. The clock goes as far as needed."""
+        written = next(self.frames)
+        found = FRAME.fullmatch(written)
+        assert found is not None, written
+        name, cursor, data = found.groups()
+        return Frame(name.decode(), cursor.decode() if cursor else None, data.decode())
+
+    def expect(self, name: str) -> Frame:
+        """Return the next frame, which is of this name."""
+        frame = self.frame()
+        assert frame.name == name, frame
+        return frame
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """Return the next frame's changes as (type, from, to)."""
+        frame = self.expect("event")
+        return [(each["type"], each["from"], each["to"]) for each in frame.changes]
+
+    def rest(self) -> list[Frame]:
+        """Return every frame until the end of the body."""
+        found = []
+        while True:
+            try:
+                found.append(self.frame())
+            except StopIteration:
+                return found
+
+    def close(self) -> None:
+        """End as the server does when the client is gone; store what is known."""
+        self.frames.close()
+        self.worker.ledger.flush()
+
+
+def make(request: pytest.FixtureRequest) -> Worker:
+    """Make a worker on an empty journal."""
+    return Worker(reused.url(request, "sqlite"))
