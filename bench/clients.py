@@ -49,6 +49,10 @@ class Clients:
             raise TimeoutError(f"{answer['changes']} changes have come instead of {changes}")
         return float(answer["last_at"])
 
+    def watch(self) -> None:
+        """Take the time of each change exactly, from now on; it costs the worker more."""
+        self._tell(watch=True)
+
     def heard(self) -> list[tuple[int, float]]:
         """Return the number of each `number-N` that was told, and when it came (monotonic)."""
         return [(number, at) for number, at in self._tell(heard=True)]

@@ -65,6 +65,7 @@ def _row(place: Place, url: str, changes: int) -> tuple[str, ...]:
         worker.Worker(worker.OURS, url, place.settings, WORKERS).running() as running,
         clients.crowd() as crowd,
     ):
+        crowd.watch()
         crowd.open(running, STREAMS, users=1, first=uuid.uuid4().int >> 8)
         time.sleep(1)
         committed = _commit(url, changes)

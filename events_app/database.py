@@ -44,7 +44,7 @@ SQLITE_WAIT_SECONDS = 1
 POOL_SIZE = 5
 POOL_OVERFLOW = 10
 POOL_WAIT_SECONDS = 10
-# Below MySQL's wait for an idle session (set below), so that no dead connection is handed out.
+# Below MySQL's wait for an idle connection (set below), so that no dead connection is handed out.
 POOL_RECYCLE_SECONDS = 50
 MYSQL_WAIT_SECONDS = 60
 
@@ -139,7 +139,7 @@ def _begin_sqlite(connection: Connection) -> None:
 def _prepare_mysql(connection: Any, record: object, *, timeout_seconds: int) -> None:
     del record
     is_mariadb = "mariadb" in connection.get_server_info().lower()
-    # MySQL knows no limit for idle transactions, only one for idle sessions.
+    # MySQL knows no limit for idle transactions, only one for idle connections.
     limits = (
         f"idle_transaction_timeout = {IDLE_IN_TRANSACTION_SECONDS}, "
         f"max_statement_time = {timeout_seconds}"
@@ -260,8 +260,8 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, exc.DBAPIError) and not refusal
 
 
-# PyMySQL calls a missing right an operational error; these are tables, columns and the like.
-_MYSQL_DENIED = frozenset({1044, 1142, 1143, 1227, 1370})
+# PyMySQL calls a missing right an operational error: to the server, a database, a table and so on.
+_MYSQL_DENIED = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
 
 
 def is_denied(error: BaseException) -> bool:

@@ -119,11 +119,9 @@ class Mover:
             except Exception as error:
                 if database.is_locked(error):
                     return None
-                if not database.is_bad_value(error):
+                if self._rows == 1 or not database.is_bad_value(error):
                     raise
-                if self._rows == 1:
-                    return self._reject_first(error)
-                self._rows //= 2
+                self._rows = max(1, self._rows // 2)
             else:
                 self._grow(done)
                 return done
@@ -139,23 +137,35 @@ class Mover:
         elif done is not None:
             self._rows = BATCH_ROWS
 
-    def _reject_first(self, error: Exception) -> Step | None:
-        """Journal the row that the database refuses to take, with the database's own words."""
-        reason = str(getattr(error, "orig", None) or error)
-        log.error("an outbox row cannot be journalled and is rejected: %s", reason)
-        done = self._database.write(lambda connection: move(connection, 1, reason=reason))
-        self._grow(done)
-        return done
 
+def move(connection: Connection, rows: int) -> Step | None:
+    """Run one step of at most `rows` rows over `connection`; None: another worker is at it.
 
-def move(connection: Connection, rows: int, *, reason: str | None = None) -> Step | None:
-    """Run one step over `connection`; with `reason`, journal what is picked as rejected."""
+    A step of a single row journals it as rejected when the database refuses its values.
+    """
     locked = connection.execute(_LOCK_STATE).one_or_none()
     if locked is None:
         return None
     picked = connection.execute(_PICK, {"rows": rows}).mappings().all()
     if not picked:
         return Step(0, 0, locked.last_position)
+    if rows > 1:
+        return _journal(connection, locked, picked)
+    try:
+        with connection.begin_nested():
+            return _journal(connection, locked, picked)
+    except Exception as error:
+        if not database.is_bad_value(error):
+            raise
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    log.error("outbox row %d cannot be journalled and is rejected: %s", picked[0]["id"], reason)
+    return _journal(connection, locked, picked, reason)
+
+
+def _journal(
+    connection: Connection, locked: Any, picked: Sequence[Any], reason: str | None = None
+) -> Step:
+    """Take the picked rows from the outbox into the journal; with `reason`, as rejected."""
     values = _journal_values(connection, picked, locked.last_position, locked.now, reason)
     _replace(connection, [row["id"] for row in picked], values)
     last = locked.last_position + len(picked)

@@ -26,6 +26,7 @@ from sqlalchemy import (
     exc,
     func,
     insert,
+    not_,
     select,
     tuple_,
     update,
@@ -137,7 +138,7 @@ def _connect(
     generation = 1 if stored is None else stored.generation + 1
     _take(connection, key, watcher, start, generation)
     if stored is None:
-        _make_room(connection, watcher.user_id, limits.subscriptions_per_user)
+        _make_room(connection, key, limits.subscriptions_per_user)
     return start._replace(generation=generation)
 
 
@@ -241,18 +242,19 @@ def _take(
     connection.execute(insert(subscription).values(values))
 
 
-def _make_room(connection: Connection, user_id: str, most: int) -> None:
+def _make_room(connection: Connection, newest: Key, most: int) -> None:
     """Forget the user's surplus subscriptions: never resumed ones first, then the longest unseen.
 
-    A client that brings a new id with every connection must not push sleeping laptops out.
+    A client that brings a new id with every connection must not push sleeping laptops out: its
+    ids push each other. `newest` itself stays.
     """
-    mine = subscription.c.user_id == user_id
+    mine = subscription.c.user_id == newest.user_id
     count = connection.scalar(select(func.count()).select_from(subscription).where(mine)) or 0
     if count <= most:
         return
     surplus = (
         select(*_KEY)
-        .where(mine)
+        .where(mine, not_(_is(newest)))
         .order_by(subscription.c.generation > 1, subscription.c.seen_at)
         .limit(count - most)
     )

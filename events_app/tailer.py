@@ -56,7 +56,7 @@ class Tailer:
         self.epoch: int | None = None
         self.backlogged = False
         self.trouble: str | None = None
-        self.last_turn_at = clock.monotonic()
+        self.last_turn_at = self._moved_at = clock.monotonic()
         self.moved_rows = 0
         self.rejected_rows = 0
         self._must_look = True
@@ -101,6 +101,8 @@ class Tailer:
             return self.trouble or "the journal has not been read yet"
         if self._clock.monotonic() - self.last_turn_at > STUCK_SECONDS:
             return "the tailer is stuck in a turn"
+        if self.last_turn_at - self._moved_at > STUCK_SECONDS:
+            return "rows wait in the outbox and nobody moves them"
         return "the mover is working off a backlog" if self.backlogged else None
 
     def run(self) -> None:
@@ -150,6 +152,8 @@ class Tailer:
             self.backlogged = False
         self._follow(head)
         self.last_turn_at = self._clock.monotonic()
+        if head.waiting_since is None or self.end != before:
+            self._moved_at = self.last_turn_at
         return bool(moved) or self.end != before
 
     def _read_head(self) -> journal.Head:

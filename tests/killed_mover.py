@@ -1,6 +1,6 @@
 """A mover that is killed between any two of its statements, as `python -m tests.killed_mover URL`.
 
-Prints one line for each place it died at: how many rows the outbox and the journal held afterwards,
+Writes one line for each place it died at: how many rows the outbox and the journal held afterwards,
 and what it would have done next.
 """
 
@@ -42,7 +42,8 @@ def main(url: str) -> None:
         assert os.WIFSIGNALED(status), place
         with rows.app(url).begin() as connection:
             rows.wait_for_state(connection)
-            print(rows.waiting(connection), len(rows.positions(connection)), place)
+            held = (rows.waiting(connection), len(rows.positions(connection)))
+        sys.stdout.write(f"{held[0]} {held[1]} {place}\n")
 
 
 if __name__ == "__main__":

@@ -137,12 +137,8 @@ def test_on_sqlite_what_no_column_should_hold_is_rejected(
 ) -> None:
     values = {"user_id": "'42'", "type": "'create'", "file_id": "'bad'", "from_path": "'/a'"}
     values |= {column: value}
-    plant = (
-        f"INSERT INTO file_event_outbox ({', '.join(values)}) VALUES ({', '.join(values.values())})"  # noqa: E501, S608 -- the values are the test's own
-    )
     rows.commit(url, "/before")
-    with rows.app(url).begin() as connection:
-        connection.execute(text(plant))
+    insert_expressions(url, values)
     rows.commit(url, "/after")
     assert move_all(database) == Step(3, 1, 3)
     kept = database.read(

@@ -189,9 +189,7 @@ def test_a_lower_id_that_appears_late_is_still_moved(database: Database, url: st
 
 
 @SERVERS
-def test_a_late_commit_with_a_lower_id_is_still_moved(
-    database: Database, url: str, app: Engine
-) -> None:
+def test_a_late_commit_with_a_lower_id_is_still_moved(database: Database, app: Engine) -> None:
     """SQLite cannot overlap two writing transactions: see the test with explicit ids."""
     with app.connect() as early, app.connect() as late:
         rows.insert(early, "/lower")
@@ -274,21 +272,20 @@ def test_a_transaction_open_for_long_delays_nobody_but_itself(
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_transaction_open_on_sqlite_makes_the_mover_leave_and_come_back(
-    database: Database, app: Engine, monkeypatch: pytest.MonkeyPatch
+    url: str, app: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databases, "SQLITE_WAIT_SECONDS", 0.01)
-    mover = Mover(Database(str(database.engine.url)))
+    database = Database(url)
+    mover = Mover(database)
     with app.connect() as long:
         rows.insert(long, "/long")
         assert mover.step() is None
         long.commit()
     assert mover.step() == Step(1, 0, 1)
-    mover._database.close()
+    database.close()
 
 
-def test_rows_of_one_transaction_stay_together_in_order(
-    database: Database, url: str, app: Engine
-) -> None:
+def test_rows_of_one_transaction_stay_together_in_order(database: Database, app: Engine) -> None:
     with app.begin() as connection:
         rows.insert(connection, "/x", type="delete")
         rows.insert(connection, "/y", type="rename", to_path="/x")

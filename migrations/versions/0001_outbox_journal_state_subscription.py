@@ -57,7 +57,7 @@ def _change_columns(*, server_defaults: bool) -> list[sa.Column[Any]]:
 def _create_outbox() -> None:
     op.create_table(
         "file_event_outbox",
-        # CACHE 1: a session that hoards ids would commit low ones long after high ones.
+        # CACHE 1: a connection that hoards ids would commit low ones long after high ones.
         sa.Column("id", BigInt, sa.Identity(cache=1), primary_key=True),
         *_change_columns(server_defaults=True),
         sa.CheckConstraint(
