@@ -35,7 +35,7 @@ class Admission:
         self._streams.add(stream)
         self._per_user[stream.user_id] += 1
         if self._stopping:
-            stream.stop()
+            stream.stop(late=True)
 
     def leave(self, stream: Stream) -> None:
         """Count `stream` out."""

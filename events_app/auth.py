@@ -93,8 +93,8 @@ def _verified_claims() -> dict[str, Any]:
         raise errors.Unauthorized("the token has expired") from error
     except (JWTExtendedException, jwt.PyJWTError) as error:
         raise errors.Unauthorized(f"a valid access token is required: {error}") from error
-    except (ValueError, TypeError, OverflowError) as error:
-        # A claim of a kind that the libraries did not think of, such as an infinite `exp`.
+    except (ValueError, TypeError, OverflowError, LookupError) as error:
+        # What the libraries did not think of, such as an infinite `exp` or a header of commas.
         raise errors.Unauthorized from error
     claims: dict[str, Any] = get_jwt()
     if "exp" not in claims:

@@ -41,6 +41,9 @@ LEAST_LIFE_SECONDS = 10.0
 # The first frame leaves within a second, whatever the database does.
 FIRST_KEEP_ALIVE_SECONDS = 0.8
 RETRY_SECONDS = 1.0
+# A worker that stops still accepts until gunicorn looks up, once a second. Who comes in then would
+# otherwise come in again and again.
+LATE_LIFE_SECONDS = 1.5
 # Tokens issued together expire together; their streams need not.
 EXPIRY_JITTER_SECONDS = 5.0
 
@@ -108,12 +111,15 @@ class Stream:
 
     # -- told from outside ---------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """End soon: the server is shutting down."""
+    def stop(self, *, late: bool = False) -> None:
+        """End soon: the server is shutting down; `late`: it was, when this stream came."""
         if self._stopping:
             return
         self._stopping = True
-        wait = random.uniform(0, self._around.pace.drain)  # noqa: S311 -- guards nothing
+        drain = self._around.pace.drain
+        wait = random.uniform(0, drain)  # noqa: S311 -- guards nothing
+        if late:
+            wait = max(drain, LATE_LIFE_SECONDS)
         self._end_at = min(self._end_at, self._now() + wait)
         self._end_reason = "the server is shutting down"
         self._bell.set()

@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     and_,
@@ -261,10 +262,12 @@ def _make_room(connection: Connection, newest: Key, most: int) -> None:
     _forget(connection, connection.execute(surplus).all())
 
 
-def _forget(connection: Connection, keys: Iterable[Any]) -> None:
+def _forget(connection: Connection, keys: Iterable[Any], *still: ColumnElement[bool]) -> int:
     listed = [tuple(key) for key in keys]
-    if listed:
-        connection.execute(delete(subscription).where(tuple_(*_KEY).in_(listed)))
+    if not listed:
+        return 0
+    gone = delete(subscription).where(tuple_(*_KEY).in_(listed), *still)
+    return connection.execute(gone).rowcount
 
 
 def move(connection: Connection, marks: Iterable[Mark]) -> None:
@@ -294,12 +297,7 @@ def expire(connection: Connection, age_seconds: float) -> int:
     now = connection.scalar(select(utc_now()))
     if now is None:
         return 0
-    oldest = (
-        select(*_KEY)
-        .where(subscription.c.seen_at < now - timedelta(seconds=age_seconds))
-        .order_by(subscription.c.seen_at)
-        .limit(EXPIRE_ROWS)
-    )
-    keys = connection.execute(oldest).all()
-    _forget(connection, keys)
-    return len(keys)
+    unseen = subscription.c.seen_at < now - timedelta(seconds=age_seconds)
+    oldest = select(*_KEY).where(unseen).order_by(subscription.c.seen_at).limit(EXPIRE_ROWS)
+    # One may have connected since it was listed.
+    return _forget(connection, connection.execute(oldest).all(), unseen)

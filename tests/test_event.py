@@ -101,7 +101,7 @@ def test_a_uuid_in_any_of_its_forms_is_one_client(text: str) -> None:
         "0x" + CANONICAL.replace("-", "")[2:],
         "0_0" + CANONICAL.replace("-", "")[3:],
         "-" + CANONICAL.replace("-", "") + "-",
-        "٠" + CANONICAL.replace("-", "")[1:],
+        "\u0660" + CANONICAL.replace("-", "")[1:],
         CANONICAL[:-1] + "g",
     ],
 )

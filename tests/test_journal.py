@@ -65,7 +65,7 @@ def test_the_heads_time_is_the_databases_in_utc(database: Database) -> None:
 
 def test_a_lost_state_row_says_so(database: Database) -> None:
     with pytest.raises(errors.SchemaError, match="restore it from a backup"):
-        database.read(lambda db: _head_without_state(db))
+        database.read(_head_without_state)
 
 
 def _head_without_state(connection: Connection) -> None:
@@ -322,8 +322,8 @@ def plans(database: Database, read: Any) -> str:
         sqlalchemy.event.remove(database.engine, "do_execute", note)
         for statement, parameters in asked:
             query = explain[connection.dialect.name] + statement
-            for row in connection.exec_driver_sql(query, parameters):
-                found.append(" ".join(map(str, row)))
+            lines = connection.exec_driver_sql(query, parameters)
+            found.extend(" ".join(map(str, line)) for line in lines)
 
     database.read(look)
     assert found
@@ -331,9 +331,15 @@ def plans(database: Database, read: Any) -> str:
 
 
 PRIMARY = {"sqlite": "INTEGER PRIMARY KEY", "postgresql": "file_event_journal_pkey"}
-OF_USER = "file_event_journal_user_position"
+# Either of the two indexes that begin with the user: where few rows are the user's, they cost
+# alike.
+OF_USER = "file_event_journal_user_"
 # How a plan says that it reads everything.
-WHOLE = {"sqlite": "SCAN file_event_journal", "postgresql": "Seq Scan", "mysql": " ALL "}
+WHOLE = {
+    "sqlite": "SCAN file_event_journal",
+    "postgresql": "Seq Scan on file_event_journal",
+    "mysql": "file_event_journal ALL",
+}
 
 
 @pytest.mark.parametrize("position", [0, MANY - 20])
@@ -362,8 +368,7 @@ def test_single_rows_are_found_by_their_keys(full: Database) -> None:
     for read in (lambda db: journal.tag_at(db, 77), lambda db: journal.head(db, 77)):
         plan = plans(full, read)
         assert PRIMARY.get(name, "PRIMARY") in plan
-        assert "Seq Scan on file_event_journal" not in plan
-        assert "SCAN file_event_journal" not in plan
+        assert WHOLE[name] not in plan
 
 
 def test_the_databases_time_moves_within_a_transaction(database: Database) -> None:

@@ -127,9 +127,7 @@ def test_another_file_system_is_not_told() -> None:
         ({"client_id": None, "actor_id": "42"}, False),
     ],
 )
-def test_own_is_what_this_client_of_this_actor_did(
-    columns: dict[str, Any], *, own: bool
-) -> None:
+def test_own_is_what_this_client_of_this_actor_did(columns: dict[str, Any], *, own: bool) -> None:
     """Nobody hides a change from another's client by stamping its id on the row."""
     for each in (
         row("modify", "/docs/a", **columns),

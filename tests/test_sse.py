@@ -34,18 +34,24 @@ def test_a_frame_without_changes_is_these_bytes(frame: bytes, written: bytes) ->
 
 def test_an_event_frame_is_these_bytes() -> None:
     assert list(sse.event_frames([PLAN, MOVED], "b", "a", "array")) == [
-        b"event: event\nid: a\n"
-        b'data: [{"type":"create","file_id":"f9","from":"/plan.md","to":""},'
-        b'{"type":"rename","file_id":"f9","from":"/plan.md","to":"/final.md"}]\n\n'
+        (
+            b"event: event\nid: a\n"
+            b'data: [{"type":"create","file_id":"f9","from":"/plan.md","to":""},'
+            b'{"type":"rename","file_id":"f9","from":"/plan.md","to":"/final.md"}]\n\n'
+        )
     ]
 
 
 def test_in_object_mode_each_change_is_a_frame_and_only_the_last_moves_the_id() -> None:
     assert list(sse.event_frames([PLAN, MOVED], "b", "a", "object")) == [
-        b"event: event\nid: b\n"
-        b'data: {"type":"create","file_id":"f9","from":"/plan.md","to":""}\n\n',
-        b"event: event\nid: a\n"
-        b'data: {"type":"rename","file_id":"f9","from":"/plan.md","to":"/final.md"}\n\n',
+        (
+            b"event: event\nid: b\n"
+            b'data: {"type":"create","file_id":"f9","from":"/plan.md","to":""}\n\n'
+        ),
+        (
+            b"event: event\nid: a\n"
+            b'data: {"type":"rename","file_id":"f9","from":"/plan.md","to":"/final.md"}\n\n'
+        ),
     ]
 
 

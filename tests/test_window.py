@@ -14,9 +14,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def row(position: int, user: str = "42") -> Row:
-    return Row(
-        position, position * 7, user, "my", "create", "f", "/a", None, None, None, NOW, None
-    )
+    return Row(position, position * 7, user, "my", "create", "f", "/a", None, None, None, NOW, None)
 
 
 def positions(rows: list[Row] | None) -> list[int] | None:

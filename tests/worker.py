@@ -55,9 +55,7 @@ class StubbornPeer(Peer):
         return self.takes
 
 
-def watcher(
-    path: str = "/", client_id: str | None = CLIENT, user_id: str = "42"
-) -> scope.Watcher:
+def watcher(path: str = "/", client_id: str | None = CLIENT, user_id: str = "42") -> scope.Watcher:
     """Make a watcher of `path`."""
     return scope.Watcher.of(user_id, client_id, uri.Folder("my", path))
 

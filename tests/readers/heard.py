@@ -20,8 +20,14 @@ class Heard(NamedTuple):
 
 
 def from_frame(name: str, data: str, frame_id: str) -> Heard:
-    """Make of a frame what a plain client's application does, in either payload mode."""
-    value = json.loads(data)
+    """Make of a frame what a plain client's application does, in either payload mode.
+
+    Data that is no JSON becomes a part of the name, which nothing expects.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return Heard(f"{name} with {data!r}", (), frame_id)
     changes = value if isinstance(value, list) else [value]
     return Heard(name, tuple(changes), frame_id)
 

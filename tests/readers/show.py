@@ -73,7 +73,7 @@ class Show:
         self._wait(lambda heard: heard != [])
         commit(server, TOLD)
         self._wait(lambda heard: len(changes(heard)) >= len(TOLD))
-        self._wait(lambda heard: heard[-1].name == "keep-alive")
+        self._wait(lambda heard: [frame.name for frame in heard[-1:]] == ["keep-alive"])
         server.stop()
         commit(server, history.MISSED)
         server.start()

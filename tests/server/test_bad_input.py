@@ -78,11 +78,24 @@ def refusal(response: httpx.Response) -> tuple[int, int]:
     return response.status_code, document["code"]
 
 
+def answer(
+    server: Server, query: str = "", headers: Mapping[str, str] | None = None, **parameters: str
+) -> tuple[int, int]:
+    """Make a request that is refused; a stream, which would never end, fails at once."""
+    address = httpx.URL(f"{server.events_url}{query}")
+    if parameters:
+        address = address.copy_merge_params(parameters)
+    with httpx.stream("GET", address, headers=headers) as response:
+        assert response.status_code != httpx.codes.OK
+        response.read()
+    return refusal(response)
+
+
 def ask(server: Server, token: str | None, query: str = "", **headers: str) -> tuple[int, int]:
     """Make a request that is refused."""
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    return refusal(httpx.get(f"{server.events_url}{query}", headers=headers))
+    return answer(server, query, headers)
 
 
 # -- tokens ------------------------------------------------------------------------------------
@@ -139,7 +152,6 @@ REFUSED_TOKENS: dict[str, tuple[Callable[[Server], str], tuple[int, int]]] = {
     "exp list": (_raw_expiry("[9999999999]"), UNAUTHORIZED),
     "exp infinite": (_raw_expiry("Infinity"), UNAUTHORIZED),
     "exp no number": (_raw_expiry("NaN"), UNAUTHORIZED),
-    "exp beyond any float": (_raw_expiry("9" * 400), UNAUTHORIZED),
     "exp beyond any integer": (_raw_expiry("9" * 5000), UNAUTHORIZED),
     "integer subject": (_with(sub=42), UNAUTHORIZED),
     "no subject": (_with(sub=None), UNAUTHORIZED),
@@ -177,7 +189,7 @@ def test_a_bad_token_is_refused(server: Server, name: str) -> None:
     "header", ["", "Bearer", "Bearer ", "Basic NDI6NDI=", ", ,", ",", "Bearer a b", "Bearer a, Bearer b"]
 )
 def test_a_header_without_one_token_is_refused(server: Server, header: str) -> None:
-    assert refusal(httpx.get(server.events_url, headers={"Authorization": header})) == UNAUTHORIZED
+    assert answer(server, headers={"Authorization": header}) == UNAUTHORIZED
 
 
 def test_a_public_key_is_no_secret(tmp_path: Path) -> None:
@@ -206,6 +218,7 @@ def test_a_public_key_is_no_secret(tmp_path: Path) -> None:
         {"client_id": "app", "scope": "openid Files.Read"},
         {"type": "access", "token_type": "access"},
         {"exp": 10**15},
+        {"exp": 10**400},
     ],
 )
 def test_a_good_token_opens_a_stream(server: Server, changed: dict[str, Any]) -> None:
@@ -290,16 +303,12 @@ BAD_URIS = {
 
 @pytest.mark.parametrize("name", BAD_URIS)
 def test_a_bad_uri_is_refused(server: Server, name: str) -> None:
-    response = httpx.get(
-        server.events_url, params={"uri": BAD_URIS[name]}, headers=server.headers()
-    )
-    assert refusal(response) == BAD_PARAMETER
+    assert answer(server, headers=server.headers(), uri=BAD_URIS[name]) == BAD_PARAMETER
 
 
 @pytest.mark.parametrize("address", ["cloudreve://99@my", "CLOUDREVE://%39%39@MY/docs?x=1"])
 def test_somebody_elses_folder_is_refused(server: Server, address: str) -> None:
-    response = httpx.get(server.events_url, params={"uri": address}, headers=server.headers())
-    assert refusal(response) == FOREIGN
+    assert answer(server, headers=server.headers(), uri=address) == FOREIGN
 
 
 @pytest.mark.parametrize(
@@ -365,10 +374,7 @@ NO_UUIDS = [
 
 @pytest.mark.parametrize("text", NO_UUIDS)
 def test_a_client_id_that_is_no_uuid_is_refused(server: Server, text: str) -> None:
-    response = httpx.get(
-        server.events_url, params={"client_id": text}, headers=server.headers("uuids")
-    )
-    assert refusal(response) == BAD_PARAMETER
+    assert answer(server, headers=server.headers("uuids"), client_id=text) == BAD_PARAMETER
 
 
 def test_every_way_to_write_a_uuid_names_the_same_client(server: Server) -> None:

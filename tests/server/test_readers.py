@@ -5,13 +5,12 @@ model read it on the other databases too.
 """
 
 import email.utils
-import functools
 import itertools
 import re
 import signal
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,27 +43,38 @@ READERS = {
 }
 
 
+def perform(engine: str, folders: pytest.TempPathFactory) -> Show:
+    if engine != "sqlite" and databases.server_address(engine) is None:
+        missing(f"the {engine} server")
+    folder = folders.mktemp(engine)
+    with databases.migrated(engine, folder) as url:
+        server = serving.Server(url, folder / "gunicorn.log", SETTINGS)
+        show = cast(server, READERS[engine], folder)
+        show.run(server)
+    return show
+
+
+# One fixture each, not one with a parameter: such a one would be made anew for each reader.
 @pytest.fixture(scope="module")
-def shows(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Show]:
-    """Run the show on an engine, once."""
+def sqlite_show(tmp_path_factory: pytest.TempPathFactory) -> Show:
+    return perform("sqlite", tmp_path_factory)
 
-    @functools.cache
-    def run(engine: str) -> Show:
-        folder = tmp_path_factory.mktemp(engine)
-        with databases.migrated(engine, folder) as url:
-            server = serving.Server(url, folder / "gunicorn.log", SETTINGS)
-            show = cast(server, READERS[engine], folder)
-            show.run(server)
-        return show
 
-    return run
+@pytest.fixture(scope="module")
+def postgresql_show(tmp_path_factory: pytest.TempPathFactory) -> Show:
+    return perform("postgresql", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def mariadb_show(tmp_path_factory: pytest.TempPathFactory) -> Show:
+    return perform("mariadb", tmp_path_factory)
 
 
 @pytest.fixture
-def show(shows: Callable[[str], Show], engine: str) -> Show:
-    if engine != "sqlite" and databases.server_address(engine) is None:
-        missing(f"the {engine} server")
-    return shows(engine)
+def show(request: pytest.FixtureRequest, engine: str) -> Show:
+    found = request.getfixturevalue(f"{engine}_show")
+    assert isinstance(found, Show)
+    return found
 
 
 @pytest.fixture
@@ -153,6 +163,14 @@ class TestModel:
         pieces = [piece for one in model.connections for piece in one.chunked.chunks if piece]
         assert pieces != []
         assert [piece for piece in pieces if not whole.fullmatch(piece)] == []
+
+    def test_hears_a_frame_with_the_chunk_that_brought_it(self, show: Show, name: str) -> None:
+        """No frame stands behind one that makes a reader wait for more."""
+        for connection in model_of(show, name).connections:
+            reader = MODELS[name]()
+            pieces = [piece for piece in connection.chunked.chunks if LAST.encode() not in piece]
+            counts = [len(list(reader.feed(bytes(piece)))) for piece in pieces]
+            assert counts == [piece.count(b"\n\n") for piece in pieces]
 
     def test_hears_the_same_however_the_bytes_are_cut(self, show: Show, name: str) -> None:
         body = b"".join(short_frames(model_of(show, name)))
