@@ -6,6 +6,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import gevent
 from gunicorn.arbiter import Arbiter
+from gunicorn.http import message
 
 from events_app import errors, logs, settings, sidecar
 
@@ -29,6 +31,10 @@ timeout = 60
 # One path per user, which two instances would fight for.
 control_socket_disable = True
 preload_app = False
+# A watched folder of 4,096 bytes takes 20 kB in a query, its escapes being escaped once more.
+# gunicorn's own ceiling is lower, and what it refuses gets no JSON.
+message.MAX_REQUEST_LINE = 32 * 1024
+limit_request_line = message.MAX_REQUEST_LINE - 1
 logconfig_dict = logs.CONFIG
 # Without the query, which may hold a token.
 access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(B)s %(D)sus'
@@ -55,6 +61,8 @@ graceful_timeout = int(_configured().drain_seconds) + _DRAIN_MARGIN_SECONDS
 
 def post_worker_init(worker: Any) -> None:
     """Start the sidecar's greenlets, and hear of the worker's end in time."""
+    # The handler that gunicorn makes for --access-logfile does not outlive logconfig_dict.
+    logging.getLogger("gunicorn.access").propagate = bool(worker.cfg.accesslog)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -44,7 +44,7 @@ class Peer:
             return True
         try:
             answer = fcntl.ioctl(self._connection.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        except OSError:
+        except (OSError, ValueError):  # the latter: it is closed and has no number any more
             return False
         return bool(struct.unpack("i", answer)[0] == 0)
 

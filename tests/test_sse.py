@@ -95,13 +95,16 @@ def test_a_batch_over_32_kib_is_split_and_only_the_last_part_moves_the_id() -> N
     ]
 
 
-def test_a_batch_of_exactly_32_kib_is_one_frame() -> None:
-    room = sse.MAX_FRAME_BYTES - len(next(iter(sse.event_frames([PLAN], "b", "a", "array"))))
-    whole = Change("create", "f9", "/plan.md" + "x" * (room - 1))
-    assert len(list(sse.event_frames([whole], "b", "a", "array"))) == 1
-    half = PLAN._replace(from_path="/" + "y" * 100)
-    parts = list(sse.event_frames([half, whole, half], "b", "a", "array"))
-    assert [len(paths(part)) for part in parts] == [1, 1, 1]
+@pytest.mark.parametrize("over", range(-3, 4))
+def test_the_limit_is_kept_to_the_byte(over: int) -> None:
+    """Two changes that would make a frame of 32 KiB and so many bytes."""
+    (small,) = sse.event_frames([PLAN, PLAN], "before", "a", "array")
+    padding = sse.MAX_FRAME_BYTES + over - len(small) - len("before") + len("a")
+    padded = PLAN._replace(from_path=PLAN.from_path + "x" * padding)
+    frames = list(sse.event_frames([PLAN, padded], "before", "a", "array"))
+    assert all(len(frame) <= sse.MAX_FRAME_BYTES for frame in frames)
+    assert len(frames) == (2 if over > 0 else len(frames))
+    assert len(frames) == 1 or over > -2, "split only where it must be"
 
 
 def test_a_single_change_over_32_kib_goes_alone_and_stays_under_60_kib() -> None:

@@ -410,7 +410,29 @@ def test_a_stream_ends_at_once_when_its_peer_has_closed(worker: Worker) -> None:
     assert worker.holds_nothing()
 
 
+def test_a_part_of_a_batch_that_arrived_does_not_move_the_stored_cursor(worker: Worker) -> None:
+    known_client(worker)
+    reader = worker.stream(debounce=0)
+    reader.expect("resumed")
+    write_large_batch(worker)
+    first = reader.expect("event")
+    reader.expect("event")
+    worker.clock.now += 40
+    worker.ledger.tick()
+    assert worker.subscription().position == 0
+    reader.close()
+    again = worker.stream(debounce=0)
+    again.expect("resumed")
+    assert again.expect("event").data == first.data
+
+
 # -- ends ----------------------------------------------------------------------------------------
+
+
+def fresh(cursor: str | None) -> Cursor:
+    found = Cursor.parse(cursor or "")
+    assert found is not None
+    return found.fresh()
 
 
 def ended_by_fresh_start(worker: Worker, reader: Connected, who: Any = None) -> None:
@@ -422,6 +444,8 @@ def ended_by_fresh_start(worker: Worker, reader: Connected, who: Any = None) -> 
     assert reader.age == stream.LEAST_LIFE_SECONDS
     worker.ledger.flush()
     assert worker.holds_nothing()
+    assert worker.subscription().state == subscriptions.FRESH
+    assert Cursor.parse(last.id or "") == fresh(last.id)
     worker.stream(who, last.id).expect("subscribed")
     worker.stream(who).expect("subscribed")
 

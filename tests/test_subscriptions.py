@@ -467,6 +467,18 @@ def test_room_is_made_by_those_never_resumed_then_by_those_unseen_longest(
     assert database.read(count) == 5
 
 
+def test_a_new_client_is_remembered_although_all_others_resumed(database: Database) -> None:
+    """It takes the place of the one that was longest unseen, never makes its own in vain."""
+    limits = LIMITS._replace(subscriptions_per_user=2)
+    for path, ago in (("/0", 50), ("/1", 90)):
+        who = watcher(path)
+        connect(database, who)
+        connect(database, who)
+        seen(database, ago, who)
+    connect(database, watcher("/2"), limits=limits)
+    assert paths(database) == ["/0", "/2"]
+
+
 def test_a_client_that_is_known_needs_no_room(database: Database) -> None:
     limits = LIMITS._replace(subscriptions_per_user=2)
     for path in ("/0", "/1"):

@@ -456,25 +456,47 @@ def test_a_turn_that_does_not_end_makes_the_worker_unready(database: Database) -
     assert follower.why_not_ready() == "the tailer is stuck in a turn"
 
 
+def test_rows_that_nobody_moves_make_the_worker_unready(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds the state row, or the mover's file, for good."""
+    clock = ManualClock()
+    follower = started(database, clock)
+    rows.commit(url, "/a")
+    with monkeypatch.context() as patched:
+        patched.setattr(follower._mover, "step", lambda: None)
+        follower.turn()
+        clock.now += tailer.STUCK_SECONDS
+        follower.turn()
+        assert follower.why_not_ready() is None
+        clock.now += 1
+        follower.turn()
+        assert follower.why_not_ready() == "rows wait in the outbox and nobody moves them"
+        kept.keep_run(database, 1, 1)  # another worker has come by
+        follower.turn()
+        assert follower.why_not_ready() is None
+    clock.now += tailer.STUCK_SECONDS + 1
+    follower.turn()
+    assert follower.why_not_ready() is None
+
+
 # A backlog.
 
 
-def fill(database: Database, count: int, created_at: str) -> None:
-    """Let `count` rows of long ago wait, as before the very first start."""
-    values = {
-        "sqlite": f"'42', 'create', 'f' || i, '/' || i, '{created_at}'",
-        "postgresql": f"'42', 'create', 'f' || i, '/' || i, CAST('{created_at}' AS timestamptz)",
-        "mysql": f"'42', 'create', CONCAT('f', seq), CONCAT('/', seq), '{created_at}'",
-    }[database.engine.dialect.name]
-    source = {
-        "sqlite": "(WITH RECURSIVE n(i) AS "
-        f"(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) SELECT i FROM n)",
-        "postgresql": f"generate_series(1, {count}) AS n(i)",
-        "mysql": f"seq_1_to_{count}",
-    }[database.engine.dialect.name]
-    columns = "user_id, type, file_id, from_path, created_at"
-    fill_it = f"INSERT INTO file_event_outbox ({columns}) SELECT {values} FROM {source}"
-    database.write(lambda db: db.execute(text(fill_it)))
+FILL = {
+    "sqlite": """
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :many)
+        INSERT INTO file_event_outbox (user_id, type, file_id, from_path, created_at)
+        SELECT '42', 'create', 'f' || i, '/' || i, '2020-01-01 00:00:00' FROM n""",
+    "postgresql": """
+        INSERT INTO file_event_outbox (user_id, type, file_id, from_path, created_at)
+        SELECT '42', 'create', 'f' || i, '/' || i, CAST('2020-01-01 00:00:00+00' AS timestamptz)
+        FROM generate_series(1, CAST(:many AS integer)) AS n(i)""",
+    "mysql": """
+        INSERT INTO file_event_outbox (user_id, type, file_id, from_path, created_at)
+        SELECT '42', 'create', CONCAT('f', seq), CONCAT('/', seq), '2020-01-01 00:00:00'
+        FROM seq_1_to_1000000 LIMIT :many""",
+}
 
 
 def memory_mb(name: str) -> int:
@@ -490,7 +512,8 @@ def test_a_first_start_on_a_large_outbox_works_it_off_in_bounded_steps(database:
     no more memory is used than some steps and the window need.
     """
     many = 100_000
-    fill(database, many, "2020-01-01 00:00:00")
+    filling = text(FILL[database.engine.dialect.name])
+    database.write(lambda db: db.execute(filling, {"many": many}))
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # begin the high-water mark anew
     before = memory_mb("VmRSS")

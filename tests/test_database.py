@@ -1,0 +1,375 @@
+"""Short transactions that behave alike on every engine, and the databases that are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psycopg
+import pytest
+import sqlalchemy
+from sqlalchemy import Connection, NullPool, exc, make_url, select, text, update
+
+from events_app import database as databases
+from events_app import errors, schema
+from events_app.database import Database
+from events_app.schema import state
+from tests import reused, rows
+from tests.databases import server_address
+
+SERVERS = pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=True)
+SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+POSTGRESQL = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, engine: str) -> str:
+    """Give the emptied database of each engine."""
+    return reused.url(request, engine)
+
+
+# Transactions.
+
+
+def test_a_write_is_committed_when_its_work_returns(database: Database) -> None:
+    assert database.write(lambda db: rows.insert(db, "/a") or 7) == 7  # type: ignore[func-returns-value] # for its value
+    assert database.read(rows.waiting) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError, errors.MoveMismatch, KeyboardInterrupt])
+def test_a_write_that_raises_is_undone_and_raises_to_the_caller(
+    database: Database, error: type[BaseException]
+) -> None:
+    def work(connection: Connection) -> None:
+        rows.insert(connection, "/a")
+        raise error
+
+    with pytest.raises(error):
+        database.write(work)
+    assert database.read(rows.waiting) == 0
+
+
+@SERVERS
+def test_transactions_are_read_committed(database: Database, url: str) -> None:
+    """Each statement sees what was committed before it. A SQLite transaction sees one moment."""
+
+    def look_twice(connection: Connection) -> tuple[int, int]:
+        before = rows.waiting(connection)
+        rows.commit(url, "/a")
+        return before, rows.waiting(connection)
+
+    assert database.read(look_twice) == (0, 1)
+    assert database.read(lambda db: db.get_isolation_level()) == "READ COMMITTED"
+
+
+@SERVERS
+def test_no_connection_is_kept_between_two_calls(database: Database) -> None:
+    def calls() -> None:
+        database.read(rows.waiting)
+
+    greenlets = [gevent.spawn(calls) for _ in range(20)]
+    gevent.joinall(greenlets, raise_error=True)
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined] # a QueuePool can
+
+
+def test_json_is_written_as_the_text_it_is(database: Database) -> None:
+    document = '{"b": 1.10, "a": [ ]}'
+    database.write(lambda db: rows.insert(db, "/a", meta=document))
+    query = select(sqlalchemy.cast(schema.outbox.c.meta, sqlalchemy.Text))
+    assert database.read(lambda db: db.scalar(query)) == document
+
+
+# SQLite and its thread.
+
+
+@SQLITE
+def test_sqlite_runs_everything_in_one_other_thread(database: Database) -> None:
+    threads = {database.read(lambda _: threading.get_ident()) for _ in range(3)}
+    threads.add(database.write(lambda _: threading.get_ident()))
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
+
+
+@SQLITE
+def test_a_wait_for_sqlites_lock_does_not_stop_the_event_loop(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "SQLITE_WAIT_SECONDS", 0.2)
+    database = Database(url)
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            gevent.sleep(0.001)
+
+    ticking = gevent.spawn(tick)
+    with rows.app(url).connect() as app:
+        rows.insert(app, "/a")
+        with pytest.raises(exc.OperationalError, match="locked") as caught:
+            database.write(rows.waiting)
+        app.rollback()
+    ticking.kill()
+    assert databases.is_locked(caught.value)
+    assert ticks > 10
+    database.close()
+
+
+@SQLITE
+def test_reading_sqlite_goes_on_while_an_app_writes(database: Database, url: str) -> None:
+    """Write-ahead logging: readers never wait."""
+    rows.commit(url, "/a")
+    with rows.app(url).connect() as app:
+        rows.insert(app, "/b")
+        assert database.read(rows.waiting) == 1
+        app.rollback()
+
+
+@SQLITE
+def test_a_write_on_sqlite_takes_the_lock_at_its_beginning(database: Database, url: str) -> None:
+    """One that reads first and asks for the lock later may be told that it read the past."""
+    app = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"timeout": 0})
+
+    def work(connection: Connection) -> None:
+        rows.waiting(connection)
+        with app.connect() as other, pytest.raises(exc.OperationalError, match="locked"):
+            rows.insert(other, "/a")
+
+    database.write(work)
+
+
+def test_the_folder_of_a_sqlite_file_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "events.db"
+    databases.create_sqlite_folder(f"sqlite:///{path}")
+    assert path.parent.is_dir()
+    assert not path.exists()
+    databases.create_sqlite_folder("sqlite://")
+    databases.create_sqlite_folder("postgresql+psycopg://u@h/d")
+
+
+# Whoever freezes.
+
+
+@SERVERS
+def test_a_worker_that_freezes_in_a_step_frees_the_state_row(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP, a stalled virtual machine: the server ends its transaction after some seconds.
+
+    SQLite has no server to do that: a frozen process holds the file until it goes on.
+    """
+    monkeypatch.setattr(databases, "IDLE_IN_TRANSACTION_SECONDS", 1)
+    limit = "SET LOCAL idle_in_transaction_session_timeout = '1s'"
+    monkeypatch.setitem(databases._LIMITS, "postgresql", limit)
+    frozen, other = Database(url), rows.app(url)
+
+    def freeze(connection: Connection) -> None:
+        connection.execute(update(state).values(last_position=99))
+        with other.begin() as waiting:
+            began = time.monotonic()
+            rows.wait_for_state(waiting)
+            assert time.monotonic() - began < 5
+            assert rows.last_position(waiting) == 0
+        connection.execute(select(state))
+
+    with pytest.raises(exc.DBAPIError):
+        frozen.write(freeze)
+    assert frozen.read(rows.last_position) == 0
+    frozen.close()
+
+
+@SERVERS
+def test_a_statement_that_does_not_end_is_ended(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "STATEMENT_TIMEOUT_SECONDS", 1)
+    monkeypatch.setitem(databases._LIMITS, "postgresql", "SET LOCAL statement_timeout = '0.2s'")
+    endless = {"postgresql": "SELECT pg_sleep(30)", "mysql": "SELECT BENCHMARK(1e12, MD5('a'))"}
+    made = Database(url)
+    statement = endless[made.engine.dialect.name]
+    with pytest.raises(exc.DBAPIError) as caught:
+        made.write(lambda db: db.exec_driver_sql(statement).all())
+    assert not databases.is_bad_value(caught.value)
+    made.close()
+
+
+# What is refused.
+
+
+def test_the_databases_of_the_tests_are_not_refused(database: Database, engine: str) -> None:
+    database.read(databases.refuse_unsupported)
+    product, version = database.read(databases.product_and_version)
+    assert product.lower() == engine
+    assert version >= databases.OLDEST.get(product, (3,))
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "refused"),
+    [
+        ("postgresql", (12, 20), "PostgreSQL 12.20 is too old.*use PostgreSQL 13 or newer"),
+        ("postgresql", (13, 0), ""),
+        ("mariadb", (10, 5, 22), "MariaDB 10.5.22 is too old.*use MariaDB 10.6 or newer"),
+        ("mariadb", (10, 6, 0), ""),
+    ],
+    indirect=["engine"],
+)
+def test_an_old_server_is_refused_with_what_to_use(
+    database: Database, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], refused: str
+) -> None:
+    """The version is planted: the tests have no such server."""
+    database.read(databases.product_and_version)
+    monkeypatch.setattr(database.engine.dialect, "server_version_info", version)
+    if not refused:
+        database.read(databases.refuse_unsupported)
+        return
+    with pytest.raises(errors.UnsupportedDatabase, match=refused):
+        database.read(databases.refuse_unsupported)
+
+
+@pytest.mark.parametrize("engine", ["mariadb"], indirect=True)
+@pytest.mark.parametrize(("version", "is_old"), [((5, 7, 44), True), ((8, 0, 36), False)])
+def test_mysql_has_an_oldest_version_too(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    version: tuple[int, ...],
+    *,
+    is_old: bool,
+) -> None:
+    """Planted likewise, over MariaDB."""
+    database.read(databases.product_and_version)
+    monkeypatch.setattr(database.engine.dialect, "is_mariadb", False)
+    monkeypatch.setattr(database.engine.dialect, "server_version_info", version)
+    expected = pytest.raises(errors.UnsupportedDatabase, match="MySQL 5.7.44 is too old")
+    with expected if is_old else contextlib.nullcontext():
+        database.read(databases.refuse_unsupported)
+
+
+@SERVERS
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_another_isolation_level_is_refused(url: str, level: Any) -> None:
+    with (
+        rows.app(url, level).connect() as connection,
+        pytest.raises(errors.UnsupportedDatabase, match=level),
+    ):
+        databases.refuse_unsupported(connection)
+
+
+@contextlib.contextmanager
+def database_in_latin1() -> Iterator[str]:
+    address = server_address("postgresql")
+    assert address is not None
+    name = f"test_{secrets.token_hex(4)}"
+    plain = make_url(address).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as administrator:
+        administrator.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' "
+            "LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        try:
+            yield make_url(address).set(database=name).render_as_string(hide_password=False)
+        finally:
+            administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@POSTGRESQL
+def test_a_database_that_cannot_hold_every_name_is_refused(engine: str) -> None:
+    del engine
+    with database_in_latin1() as at:
+        narrow = Database(at)
+        with pytest.raises(errors.UnsupportedDatabase, match="LATIN1, not UTF8"):
+            narrow.read(databases.refuse_unsupported)
+        narrow.close()
+
+
+# Whose fault an error is.
+
+
+def error_of(database: Database, statement: str) -> Exception:
+    with pytest.raises(exc.DBAPIError) as caught:
+        database.write(lambda db: db.exec_driver_sql(statement))
+    return caught.value
+
+
+INSERT = "INSERT INTO file_event_outbox (user_id, type, file_id, from_path, is_folder) VALUES "
+
+
+def test_an_error_of_values_is_told_from_trouble(database: Database) -> None:
+    bad = [
+        INSERT + "('42', 'move', 'f', '/a', 0)",  # a CHECK
+        INSERT + "('42', 'create', 'f', NULL, 0)",  # NOT NULL
+        INSERT.replace("(user_id", "(id, user_id") + "(1, '42', 'create', 'f', '/a', 0), "
+        "(1, '42', 'create', 'f', '/a', 0)",  # a key twice
+    ]
+    if not database.is_sqlite:
+        bad += [
+            INSERT + f"('{'u' * 65}', 'create', 'f', '/a', 0)",  # too long
+            INSERT + "('42', 'create', 'f', '/a', 99999)",  # too large
+            INSERT.replace("is_folder", "meta") + "('42', 'create', 'f', '/a', '{')",  # no JSON
+            INSERT.replace("is_folder", "created_at") + "('42', 'create', 'f', '/a', 'today?')",
+        ]
+    for statement in bad:
+        assert databases.is_bad_value(error_of(database, statement)), statement
+    trouble = ["SELECT * FROM nowhere", "SELECT nothing FROM file_event_state", "SELEKT"]
+    for statement in trouble:
+        assert not databases.is_bad_value(error_of(database, statement)), statement
+    assert not databases.is_bad_value(exc.TimeoutError("no connection is free"))
+    assert not databases.is_bad_value(OSError())
+
+
+def test_only_sqlites_lock_is_a_lock(database: Database) -> None:
+    assert not databases.is_locked(error_of(database, "SELEKT"))
+    assert not databases.is_locked(ValueError())
+
+
+# The schema.
+
+
+def test_the_schema_of_this_program_is_accepted(database: Database) -> None:
+    assert database.read(databases.check_schema) == schema.REVISION
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (None, r"the tables are missing; run: .*alembic upgrade head"),
+        ("0000", r"of version 0000, this program needs \d{4}; run: .*alembic upgrade head"),
+        ("9999", ""),
+    ],
+)
+def test_an_old_schema_is_refused_and_a_newer_one_is_not(
+    database: Database, version: str | None, message: str
+) -> None:
+    """Migrations only add, so that the program of yesterday runs on the schema of tomorrow."""
+
+    def check(connection: Connection) -> str:
+        connection.execute(text(f"DELETE FROM {schema.VERSION_TABLE}"))
+        if version:
+            connection.execute(text(f"INSERT INTO {schema.VERSION_TABLE} VALUES ('{version}')"))
+        try:
+            return databases.check_schema(connection)
+        finally:
+            connection.rollback()
+
+    if not message:
+        assert _undone(database, check) == version
+        return
+    with pytest.raises(errors.SchemaError, match=message):
+        _undone(database, check)
+
+
+def _undone(database: Database, work: Any) -> Any:
+    """Run `work`, which rolls back itself."""
+    with database.engine.connect() as connection:
+        return work(connection)
+
+
+def test_a_database_without_our_tables_is_refused(empty_url: str) -> None:
+    made = Database(empty_url)
+    with pytest.raises(errors.SchemaError, match=r"missing; run: .*alembic upgrade head"):
+        made.read(databases.check_schema)
+    made.close()

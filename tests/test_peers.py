@@ -1,0 +1,194 @@
+"""What the kernel tells of the other end, on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from events_app.peers import SEND_BUFFER_BYTES, Peer, Watch
+from tests.serving import eventually
+
+Pair = tuple[socket.socket, socket.socket]
+
+HEARD_SECONDS = 10
+
+
+def tcp() -> Pair:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        other = socket.create_connection(listening.getsockname())
+        mine, _ = listening.accept()
+    return mine, other
+
+
+@pytest.fixture(params=[tcp, socket.socketpair], ids=["tcp", "unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Give our socket and the peer's."""
+    made: Pair = request.param()
+    yield made
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """Give a watch that runs."""
+    made = Watch()
+    running = gevent.spawn(made.run)
+    yield made
+    running.kill()
+    made._epoll.close()
+
+
+def told(watch: Watch, peer: Peer) -> Event:
+    bell = Event()
+    watch.add(peer, bell.set)
+    return bell
+
+
+def fill(mine: socket.socket) -> None:
+    mine.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            mine.send(b"x" * 65_536)
+
+
+def test_a_peer_that_does_not_read_has_not_taken_everything(pair: Pair) -> None:
+    mine, other = pair
+    peer = Peer(mine)
+    assert peer.has_taken_all()
+    fill(mine)
+    assert not peer.has_taken_all()
+    other.setblocking(False)
+
+    def drained() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            other.recv(1_000_000)
+        return peer.has_taken_all()
+
+    assert eventually(drained)
+
+
+def test_a_socket_that_is_closed_already_has_taken_nothing(pair: Pair) -> None:
+    peer = Peer(pair[0])
+    pair[0].close()
+    assert not peer.has_taken_all()
+
+
+def test_without_a_socket_everything_counts_as_taken() -> None:
+    peer = Peer(None)
+    assert peer.has_taken_all()
+    peer.limit(30, 15)
+    watch = Watch()
+    watch.add(peer, lambda: None)
+    watch.remove(peer)
+
+
+def test_a_dead_peer_is_noticed_in_time_and_a_stalled_one_holds_little() -> None:
+    mine, other = tcp()
+    with mine, other:
+        Peer(mine).limit(30, 15)
+        assert mine.gettimeout() == 30
+
+        def option(name: int) -> int:
+            return mine.getsockopt(socket.IPPROTO_TCP, name)
+
+        probing = option(socket.TCP_KEEPINTVL) * option(socket.TCP_KEEPCNT)
+        assert option(socket.TCP_KEEPIDLE) + probing <= 15
+        assert option(socket.TCP_USER_TIMEOUT) == 15_000
+        assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        # Linux doubles what is asked for, for its own book-keeping.
+        assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER_BYTES
+
+
+def test_limits_are_for_tcp_only() -> None:
+    mine, other = socket.socketpair()
+    with mine, other:
+        Peer(mine).limit(3, 15)
+        assert mine.gettimeout() == 3
+
+
+def _close(other: socket.socket) -> None:
+    other.close()
+
+
+def _shut_down(other: socket.socket) -> None:
+    other.shutdown(socket.SHUT_WR)
+
+
+def _send_and_close(other: socket.socket) -> None:
+    other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    other.close()
+
+
+@pytest.mark.parametrize("end", [_close, _shut_down, _send_and_close])
+def test_a_peer_that_closes_is_noticed_without_a_write(
+    pair: Pair, watch: Watch, end: Callable[[socket.socket], None]
+) -> None:
+    bell = told(watch, Peer(pair[0]))
+    end(pair[1])
+    assert bell.wait(HEARD_SECONDS)
+
+
+def test_a_peer_that_breaks_off_is_noticed(watch: Watch) -> None:
+    mine, other = tcp()
+    with mine:
+        bell = told(watch, Peer(mine))
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
+        assert bell.wait(HEARD_SECONDS)
+
+
+def test_a_peer_that_closed_before_it_was_watched_is_noticed(pair: Pair, watch: Watch) -> None:
+    pair[1].close()
+    assert told(watch, Peer(pair[0])).wait(HEARD_SECONDS)
+
+
+def test_a_peer_that_only_sends_more_is_not_gone(pair: Pair, watch: Watch) -> None:
+    bell = told(watch, Peer(pair[0]))
+    pair[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    later = tcp()
+    with later[0], later[1]:
+        heard = told(watch, Peer(later[0]))
+        later[1].close()
+        assert heard.wait(HEARD_SECONDS), "the watch has looked"
+        assert not bell.is_set()
+
+
+def test_a_peer_that_is_watched_no_more_tells_nothing(pair: Pair, watch: Watch) -> None:
+    peer = Peer(pair[0])
+    bell = told(watch, peer)
+    watch.remove(peer)
+    watch.remove(peer)
+    pair[1].close()
+    later = tcp()
+    with later[0], later[1]:
+        heard = told(watch, Peer(later[0]))
+        later[1].close()
+        assert heard.wait(HEARD_SECONDS)
+        assert not bell.is_set()
+
+
+def test_a_number_that_is_used_again_tells_the_new_stream(watch: Watch) -> None:
+    """A stream whose socket was closed under it leaves the number, which the next one gets."""
+    mine, other = tcp()
+    old = Peer(mine)
+    first = told(watch, old)
+    number = mine.fileno()
+    mine.close()
+    other.close()
+    watch.remove(old)
+    mine, other = tcp()
+    with mine, other:
+        if mine.fileno() != number:
+            other, mine = mine, other
+        assert mine.fileno() == number
+        second = told(watch, Peer(mine))
+        other.close()
+        assert second.wait(HEARD_SECONDS)
+        assert not first.is_set()
