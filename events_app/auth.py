@@ -7,6 +7,7 @@ is one of our errors.
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from flask_jwt_extended.exceptions import JWTExtendedException, WrongTokenError
 
 from events_app import errors
 from events_app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 READ_SCOPE = "Files.Read"
 # A scope that another one contains.
@@ -91,6 +94,10 @@ def _verified_claims() -> dict[str, Any]:
         raise errors.WrongTokenType from error
     except jwt.ExpiredSignatureError as error:
         raise errors.Unauthorized("the token has expired") from error
+    except jwt.PyJWKClientConnectionError as error:
+        # Not the token's fault: a 401 would send every client to its login page.
+        log.error("the keys that verify tokens cannot be fetched: %s", error)
+        raise errors.Unforeseen from error
     except (JWTExtendedException, jwt.PyJWTError) as error:
         raise errors.Unauthorized(f"a valid access token is required: {error}") from error
     except (ValueError, TypeError, OverflowError, LookupError) as error:

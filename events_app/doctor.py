@@ -47,7 +47,7 @@ def _look(what: str, at: Callable[[], str]) -> Finding:
     try:
         return Finding(what, ok=True, says=at())
     except errors.EventsError as error:
-        return Finding(what, ok=False, says=error.message)
+        return Finding(what, ok=False, says=" ".join(error.message.split()))
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error)
         return Finding(what, ok=False, says=" ".join(reason.split()))

@@ -12,6 +12,7 @@ import pytest
 
 from events_app.database import Database
 from tests import databases, serving
+from tests.servers import toolchains
 
 # Two shared cores: an example that is slow for once is no bug.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -27,7 +28,7 @@ def missing(what: str) -> None:
 
 def toolchain(name: str) -> str:
     """Return the path of a program that a test needs."""
-    path = shutil.which(name)
+    path = shutil.which(name, path=toolchains.path())
     if path is None:
         missing(name)
     return str(path)

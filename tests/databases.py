@@ -23,14 +23,13 @@ ENGINES = ("sqlite", "postgresql", "mariadb")
 
 def server_address(engine: str) -> str | None:
     """Return the administrator's URL of a test server, if there is one."""
-    name = f"TEST_{engine.upper()}_URL"
-    for variable in (name, f"EVENTS_{name}"):
-        if variable in os.environ:
-            return os.environ[variable]
-        if ADDRESSES.exists():
-            for line in ADDRESSES.read_text().splitlines():
-                if line.startswith(f"{variable}="):
-                    return line.partition("=")[2]
+    variable = f"TEST_{engine.upper()}_URL"
+    if variable in os.environ:
+        return os.environ[variable]
+    if ADDRESSES.exists():
+        for line in ADDRESSES.read_text().splitlines():
+            if line.startswith(f"{variable}="):
+                return line.partition("=")[2]
     return None
 
 

@@ -18,6 +18,7 @@ from flask import Flask
 
 from events_app import auth, errors, sidecar
 from tests import tokens
+from tests.serving import free_port
 from tests.tokens import SECRET, bearer, claims, handmade, signed, token
 
 RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
@@ -166,7 +167,6 @@ def test_another_kind_of_authorization_is_401(app: Flask, header: str) -> None:
         {"token_type": ["access"]},
         {"type": "access", "token_type": "refresh"},
         {"type": "refresh", "token_type": "access"},
-        {"type": "id", "sub": None},
         {"type": "refresh", "client_id": "app"},
     ],
 )
@@ -263,6 +263,16 @@ def test_a_key_that_cannot_be_read_stops_the_start(tmp_path: Path, content: byte
         pem.write_bytes(content)
     with pytest.raises(errors.SettingsError, match="EVENTS_JWT_PUBLIC_KEY_FILE"):
         tokens.app(JWT_ALGORITHM="RS256", JWT_PUBLIC_KEY_FILE=str(pem))
+
+
+def test_keys_that_cannot_be_fetched_are_not_the_tokens_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A 401 would send every client to its login page."""
+    app = tokens.app(JWT_ALGORITHM="RS256", JWT_JWKS_URL=f"http://127.0.0.1:{free_port()}/keys")
+    good = jwt.encode(claims(), RSA, "RS256", headers={"kid": "one"})
+    assert refusal(app, good) is errors.Unforeseen
+    assert "cannot be fetched" in caplog.text
 
 
 @pytest.fixture

@@ -325,6 +325,23 @@ def run(load: Load, folder: Path) -> Run:
 
 
 @contextlib.contextmanager
+def running(*servers: Server) -> Iterator[None]:
+    """Run several instances, which start and stop side by side."""
+    try:
+        for server in servers:
+            server.start(ready=False)
+        for server in servers:
+            eventually(server.is_ready, what=f"{server.log} says that it is ready")
+        yield
+    finally:
+        for server in servers:
+            if server.process is not None:
+                server.process.terminate()
+        for server in servers:
+            server.stop()
+
+
+@contextlib.contextmanager
 def _instances(url: str, folder: Path, load: Load) -> Iterator[list[Server]]:
     secret = secrets.token_urlsafe(48)
     settings = {"EVENTS_CONFIRM_SECONDS": "1"}
@@ -334,7 +351,7 @@ def _instances(url: str, folder: Path, load: Load) -> Iterator[list[Server]]:
         Server(url, folder / f"{name}-1.log", settings, secret=secret),
         Server(url, folder / f"{name}-2.log", settings | settling, secret=secret),
     ]
-    with servers[0].running(), servers[1].running():
+    with running(*servers):
         yield servers
 
 
@@ -403,6 +420,13 @@ def _address(url: str, engine: str) -> dict[str, Any]:
         "password": parsed.password,
         name: parsed.database,
     }
+
+
+def scalar(url: str, query: str) -> Any:
+    """Read one value from the database at `url`."""
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        return connection.scalar(text(query))
 
 
 def _count(engine: sqlalchemy.Engine, table: str) -> int:

@@ -20,6 +20,7 @@ import sqlalchemy
 from events_app import outbox
 from tests import conftest, databases
 from tests.frames import Reader
+from tests.server import harness
 from tests.server.harness import position_of
 from tests.serving import Server, eventually
 
@@ -39,6 +40,11 @@ class Pair(NamedTuple):
         )
         with engine.connect() as connection:
             return list(connection.execute(sqlalchemy.text(query), values))
+
+    def positions(self, user: str) -> list[Any]:
+        """List the positions of a user's rows."""
+        query = "SELECT position FROM file_event_journal WHERE user_id = :user"
+        return self.rows(query, user=user)
 
     def stored(self, client_id: str) -> Any:
         """Return the subscription of a client, as it is stored."""
@@ -63,7 +69,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             Server(url, folder / "trusting.log", trusting, secret=secret),
             Server(url, folder / "slow.log", slow, secret=secret),
         )
-        with made.trusting.running(), made.slow.running():
+        with harness.running(*made):
             yield made
 
 
@@ -142,8 +148,7 @@ def test_what_waited_to_settle_when_the_worker_was_killed_is_told_later(
         first = reader.expect("subscribed")
         wait_until_known(pair, client)
         pair.slow.append("create", "/pending", user_id=user)
-        query = "SELECT position FROM file_event_journal WHERE user_id = :user"
-        eventually(lambda: pair.rows(query, user=user), what="the row has its position")
+        eventually(lambda: pair.positions(user), what="the row has its position")
         assert reader.expect("keep-alive").id == first.id
         kill_workers(pair.slow)
     for last_event_id in (None, first.id):
@@ -167,6 +172,7 @@ def test_what_is_not_shown_to_be_delivered_is_told_again_as_what_can_be_repeated
         assert [change["type"] for change in told.changes] == ["rename"]
         kill_workers(pair.slow)
     pair.slow.append("rename", "/c", "/d", file_id="g", user_id=user)
+    eventually(lambda: len(pair.positions(user)) == 2, what="both rows have their positions")
     with Reader(pair.slow, user, client) as reader:
         reader.expect("resumed")
         again = [(change["type"], change["from"]) for change in reader.changes(4)]

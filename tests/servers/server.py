@@ -69,8 +69,8 @@ class Server(abc.ABC):
     processes: tuple[str, ...]
 
     def __init__(self) -> None:
-        self.variable = f"EVENTS_TEST_{self.name.upper()}_URL"
-        self.port_variable = f"EVENTS_TEST_{self.name.upper()}_PORT"
+        self.variable = f"TEST_{self.name.upper()}_URL"
+        self.port_variable = f"TEST_{self.name.upper()}_PORT"
         self.place = VAR / self.name
 
     @abc.abstractmethod

