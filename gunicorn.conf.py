@@ -8,6 +8,7 @@ monkey.patch_all()
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -55,6 +56,21 @@ def _configured() -> settings.Settings:
     return configured
 
 
+def _raise_descriptor_limit() -> None:
+    """Each stream is a descriptor, and so is each connection to the database.
+
+    The usual limit of 1,024 only protects programs that call select(); past it a worker could
+    neither accept nor reach its database.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = worker_connections + 1_000
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+_raise_descriptor_limit()
 # The master needs it only for this; a bad variable stops the start here, in one message.
 graceful_timeout = int(_configured().drain_seconds) + _DRAIN_MARGIN_SECONDS
 

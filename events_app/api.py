@@ -62,12 +62,12 @@ def _parameter(name: str) -> str | None:
 
 
 def _header_or_parameter(header: str, name: str) -> str | None:
-    """Return a header, or the query parameter that stands in for it in browsers."""
+    """Return a header, or the query parameter that stands in for it in browsers.
+
+    A server joins headers of one name by commas, and with one nothing is an id of ours.
+    """
     in_query = _parameter(name)
-    values = request.headers.getlist(header)
-    if len(values) > 1:
-        raise errors.BadParameter(f"{header}: it is given {len(values)} times")
-    return values[0] if values and values[0] else in_query
+    return request.headers.get(header) or in_query
 
 
 def _client_id() -> str | None:

@@ -60,7 +60,11 @@ def configure(app: Flask, settings: Settings) -> None:
         @manager.decode_key_loader
         def key_of(header: dict[str, Any], claims: dict[str, Any]) -> Any:
             del claims
-            return keys.get_signing_key(str(header.get("kid"))).key
+            try:
+                return keys.get_signing_key(str(header.get("kid"))).key
+            except (ValueError, jwt.PyJWKSetError) as error:
+                # Such as an error page with status 200: as good as no answer.
+                raise jwt.PyJWKClientConnectionError(f"it is no set of keys: {error}") from error
 
 
 def _public_key(path: str | None) -> str | None:

@@ -44,6 +44,9 @@ SQLITE_WAIT_SECONDS = 1
 POOL_SIZE = 5
 POOL_OVERFLOW = 10
 POOL_WAIT_SECONDS = 10
+# How many streams are at the database at once. Below the pool's size: when thousands come back,
+# the tailer, the ledger and the rest must not stand in line behind them.
+STREAMS_AT_ONCE = 12
 # Below MySQL's wait for an idle connection (set below), so that no dead connection is handed out.
 POOL_RECYCLE_SECONDS = 50
 MYSQL_WAIT_SECONDS = 60
@@ -81,6 +84,7 @@ def create_engine(url: str, timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS) ->
         event.listen(engine, "begin", _begin_sqlite)
     elif family in {"mysql", "mariadb"}:
         event.listen(engine, "connect", partial(_prepare_mysql, timeout_seconds=timeout_seconds))
+        event.listen(engine, "reset", _wait_long)
     return engine
 
 
@@ -139,7 +143,6 @@ def _begin_sqlite(connection: Connection) -> None:
 def _prepare_mysql(connection: Any, record: object, *, timeout_seconds: int) -> None:
     del record
     is_mariadb = "mariadb" in connection.get_server_info().lower()
-    # MySQL knows no limit for idle transactions, only one for idle connections.
     limits = (
         f"idle_transaction_timeout = {IDLE_IN_TRANSACTION_SECONDS}, "
         f"max_statement_time = {timeout_seconds}"
@@ -151,6 +154,28 @@ def _prepare_mysql(connection: Any, record: object, *, timeout_seconds: int) -> 
             f"SET SESSION {limits}, time_zone = '+00:00', wait_timeout = {MYSQL_WAIT_SECONDS}, "
             f"innodb_lock_wait_timeout = {IDLE_IN_TRANSACTION_SECONDS}"
         )
+
+
+_WAITS_SHORTLY = "waits_shortly"
+
+
+def _limit(connection: Connection) -> None:
+    """Set the time limits of a transaction that writes."""
+    if limits := _LIMITS.get(connection.dialect.name):
+        connection.exec_driver_sql(limits)
+    elif not getattr(connection.dialect, "is_mariadb", False):
+        # MySQL knows no limit for idle transactions, only one for idle connections. Lowered until
+        # the connection is back in the pool, it ends a frozen worker's transaction.
+        connection.info[_WAITS_SHORTLY] = True
+        connection.exec_driver_sql(f"SET SESSION wait_timeout = {IDLE_IN_TRANSACTION_SECONDS}")
+
+
+def _wait_long(connection: Any, record: Any, reset_state: object) -> None:
+    """Let a connection that goes back into the pool be idle there."""
+    del reset_state
+    if record.info.pop(_WAITS_SHORTLY, False):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION wait_timeout = {MYSQL_WAIT_SECONDS}")
 
 
 def create_sqlite_folder(url: str) -> None:
@@ -199,8 +224,8 @@ class Database:
         with self.engine.connect() as connection:
             connection.execution_options(sqlite_write=write and self.is_sqlite)
             with connection.begin():
-                if write and (limits := _LIMITS.get(connection.dialect.name)):
-                    connection.exec_driver_sql(limits)
+                if write:
+                    _limit(connection)
                 return work(connection)
 
     def close(self) -> None:

@@ -75,9 +75,10 @@ def folder_hash(user_id: str, folder: Folder) -> bytes:
     return hashlib.sha256(f"{user_id}\0{folder.fs}\0{folder.path}".encode()).digest()
 
 
-# Version, epoch, position, tag, watcher.
+# Kind, epoch, position, tag, watcher.
 _CURSOR_LAYOUT = struct.Struct(">BQQI8s")
-_CURSOR_VERSION = 1
+# The second kind stands before what its bearer may have heard in part.
+_WHOLE, _PARTLY = 1, 2
 # No journal has this epoch: a cursor that carries it never resumes.
 _NO_EPOCH = 0
 
@@ -86,12 +87,15 @@ class Cursor(NamedTuple):
     """Where one watcher stands, as opaque text on the wire.
 
     It says the epoch, the position with the tag of its row, and for whom and where it counts, so
-    that a cursor of another history, user or folder is never mistaken for a usable one.
+    that a cursor of another history, user or folder is never mistaken for a usable one. `partly`
+    says that something after it may have been heard already, so that what follows is a second
+    delivery.
     """
 
     epoch: int
     point: Point
     watcher: bytes
+    partly: bool = False
 
     @classmethod
     def at(cls, epoch: int, point: Point, user_id: str, folder: Folder) -> Self:
@@ -104,7 +108,8 @@ class Cursor(NamedTuple):
 
     def text(self) -> str:
         """Write it for the wire: URL-safe, without padding."""
-        packed = _CURSOR_LAYOUT.pack(_CURSOR_VERSION, self.epoch, *self.point, self.watcher)
+        kind = _PARTLY if self.partly else _WHOLE
+        packed = _CURSOR_LAYOUT.pack(kind, self.epoch, *self.point, self.watcher)
         return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     @classmethod
@@ -112,7 +117,9 @@ class Cursor(NamedTuple):
         """Read it back; None for any text that is no cursor of ours."""
         try:
             packed = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-            version, epoch, position, tag, watcher = _CURSOR_LAYOUT.unpack(packed)
+            kind, epoch, position, tag, watcher = _CURSOR_LAYOUT.unpack(packed)
         except (binascii.Error, struct.error, ValueError):
             return None
-        return cls(epoch, Point(position, tag), watcher) if version == _CURSOR_VERSION else None
+        if kind not in {_WHOLE, _PARTLY}:
+            return None
+        return cls(epoch, Point(position, tag), watcher, kind == _PARTLY)

@@ -166,12 +166,13 @@ def past_of_user(
     return Past(*map(int, connection.execute(totals).one()))
 
 
-def raise_epoch(connection: Connection, seen_epoch: int) -> bool:
+def raise_epoch(connection: Connection, seen_epoch: int, above: int = 0) -> bool:
     """Begin a new epoch, unless somebody has begun one after `seen_epoch`; tell whether we did.
 
-    The new epoch is the time: it is above every one that a restored backup may bring back.
+    The new epoch is the time: it is above every one that a restored backup may bring back. It is
+    above `above` in any case.
     """
-    now = int(head(connection).now.timestamp())
+    now = max(int(head(connection).now.timestamp()), above + 1)
     raised = connection.execute(
         update(state)
         .where(state.c.id == 1, state.c.epoch == seen_epoch)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 from flask import Flask
+from gevent.lock import BoundedSemaphore
 from psycopg import waiting
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -45,8 +46,9 @@ class Sidecar:
             self.ledger,
             self.clock,
             _pace(configured),
-            gevent.spawn,
+            self._run_aside,
         )
+        self._turns = BoundedSemaphore(database.STREAMS_AT_ONCE)
 
     def start(self) -> None:
         """Begin to move, follow and store.
@@ -89,6 +91,13 @@ class Sidecar:
         gevent.killall(self._greenlets)
         self.ledger.flush()
         self.database.close()
+
+    def _run_aside(self, work: Callable[[], None]) -> None:
+        gevent.spawn(self._in_turn, work)
+
+    def _in_turn(self, work: Callable[[], None]) -> None:
+        with self._turns:
+            work()
 
     def open_stream(self, request: Request, peer: Peer) -> Iterator[bytes]:
         """Admit a stream and return its frames. Raises `TooManyStreams`."""

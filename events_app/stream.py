@@ -143,6 +143,7 @@ class Stream:
                 self._around.clock.wait(self._bell, self._pause())
                 self._bell.clear()
         finally:
+            self._closed = True
             self._around.tailer.remove_bell(self.user_id, self._bell)
             if self._delivery is not None:
                 self._around.ledger.close(self._delivery, self._safe().position)
@@ -174,7 +175,9 @@ class Stream:
 
     def _try(self, work: Callable[[], None]) -> None:
         try:
-            work()
+            # Its client may be back already, and a late connect would take the cursor from it.
+            if not self._closed:
+                work()
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
             log.info("a stream of user %s waits for the database: %s", self.user_id, error)
             self._retry_at = self._now() + RETRY_SECONDS
@@ -186,7 +189,8 @@ class Stream:
 
     def _begin(self) -> Iterator[bytes]:
         if self._start is None:
-            if self._around.tailer.backlogged:
+            tailer = self._around.tailer
+            if tailer.backlogged or tailer.trouble is not None:
                 self._retry_at = self._now() + RETRY_SECONDS
             self._aside(self._connect)
         if self._start is not None:
@@ -253,7 +257,7 @@ class Stream:
 
     def _send_run(self, follower: Follower) -> Iterator[bytes]:
         told = follower.take_run()
-        before, after = self._id_at(told.before) or "", self._id_at(told.after) or ""
+        before, after = self._id_at(told.before, partly=True) or "", self._id_at(told.after) or ""
         frames = list(sse.event_frames(told.changes, before, after, self._request.payload))
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else told.before
@@ -264,11 +268,15 @@ class Stream:
     def _safe(self) -> Point:
         return Point(0, 0) if self._follower is None else self._follower.safe
 
-    def _id_at(self, point: Point) -> str | None:
-        """Return the cursor at `point`; before the start the client's own, or none."""
+    def _id_at(self, point: Point, *, partly: bool = False) -> str | None:
+        """Return the cursor at `point`; before the start the client's own, or none.
+
+        `partly`: its bearer has heard something of what follows it.
+        """
         if self._start is None:
             return self._request.last_event_id
-        return self._cursor(self._start, point).text()
+        partly = partly or point.position < self._start.repeated_upto
+        return self._cursor(self._start, point)._replace(partly=partly).text()
 
     def _cursor(self, start: subscriptions.Start, point: Point) -> Cursor:
         watcher = self._request.watcher

@@ -164,7 +164,7 @@ def _start(
 ) -> Start:
     if last_event_id is not None:
         cursor = event.Cursor.parse(last_event_id)
-        repeated_upto = 0
+        repeated_upto = head.last_position if cursor is not None and cursor.partly else 0
     else:
         cursor = _stored_cursor(connection, watcher, stored)
         repeated_upto = head.last_position

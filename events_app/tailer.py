@@ -10,8 +10,9 @@ Theory of operation
 
 Rules
     - A hole is a bug: nothing is read past it, the worker is not ready, and the log says so.
-    - A journal that ends before what was read, or holds another row there, has another history
-      (a restored backup): it gets a new epoch, and every cursor of the old one starts afresh.
+    - A journal that ends before what was read, holds another row there, or has an earlier epoch,
+      has another history (a restored backup): it gets a new epoch, above all that were seen, and
+      every cursor of the old one starts afresh.
     - The database being away is not the end of anything: the next turn tries again. One that comes
       back is looked at first: it may be another one.
 """
@@ -45,6 +46,8 @@ BACKLOG_AGE_SECONDS = 60
 STUCK_SECONDS = 30
 # Ringing all bells at once would run all streams in one pass of the loop: 200 ms at 10,000.
 BELLS_PER_PASS = 50
+# A loop with more to do than it can is never idle: the other bells must not wait for that.
+LONGEST_PASS_SECONDS = 0.005
 
 
 class Tailer:
@@ -199,13 +202,14 @@ class Tailer:
 
     def _restart(self, head: journal.Head) -> None:
         """Begin at the end: at the start of the worker, or in another history."""
-        if head.epoch == self.epoch:
+        if self.epoch is not None and head.epoch <= self.epoch:
             log.critical(
                 "the journal has another history than at position %d: a new epoch begins and "
                 "every client starts afresh",
                 self.end.position,
             )
-            self._database.write(lambda db: journal.raise_epoch(db, head.epoch))
+            above = self.epoch
+            self._database.write(lambda db: journal.raise_epoch(db, head.epoch, above))
             head = self._read_head()
         self.epoch = head.epoch
         self._window = Window(self._point_at(head.last_position))
@@ -240,4 +244,5 @@ class Tailer:
         for number, bell in enumerate(bells, start=1):
             bell.set()
             if number % BELLS_PER_PASS == 0:
-                gevent.idle()
+                with gevent.Timeout(LONGEST_PASS_SECONDS, exception=False):
+                    gevent.idle()

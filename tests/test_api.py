@@ -32,9 +32,7 @@ def app(url: str) -> Iterator[Flask]:
     sidecar.of(made).close()
 
 
-def ask(
-    app: Flask, query: str = "", text: str | None = None, **headers: str
-) -> TestResponse:
+def ask(app: Flask, query: str = "", text: str | None = None, **headers: str) -> TestResponse:
     """Ask for a stream with a good token, or with `text`; none where it is empty."""
     found = {name.replace("_", "-"): value for name, value in headers.items()}
     if text != "":
@@ -256,7 +254,9 @@ def test_an_unknown_path_is_404_in_the_same_shape(client: FlaskClient, path: str
 def test_another_method_is_405_in_the_same_shape(client: FlaskClient, method: str) -> None:
     answer = client.open(EVENTS_PATH, method=method)
     assert refused(answer) == (405, 405)
-    assert {"GET", "HEAD", "OPTIONS"} == {each.strip() for each in answer.headers["Allow"].split(",")}
+    assert {"GET", "HEAD", "OPTIONS"} == {
+        each.strip() for each in answer.headers["Allow"].split(",")
+    }
 
 
 def test_what_nobody_foresaw_is_500_and_its_details_are_only_in_the_log(

@@ -145,7 +145,11 @@ def test_what_is_not_a_verified_token_of_a_user_is_401(app: Flask, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "header", ["Basic NDI6cHc=", "Bearer", "Bearer a b", "bearer", "Token x", "Bearer  "]
+    "header",
+    [
+        *("Basic NDI6cHc=", "Bearer", "Bearer a b", "bearer", "Token x", "Bearer  "),
+        *(", ,", ",", ",Bearer", "Bearer x, Bearer y", "Bearer \udcff.a.b"),
+    ],
 )
 def test_another_kind_of_authorization_is_401(app: Flask, header: str) -> None:
     with (

@@ -14,7 +14,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import select
 
-from events_app import auth, cli, schema, settings, sidecar, terminal
+from events_app import auth, cli, errors, schema, settings, sidecar, terminal
 from events_app.app import create_app
 from tests import databases, reused, tokens
 from tests.serving import free_port
@@ -92,7 +92,7 @@ def test_token_with_a_scope_is_a_third_partys() -> None:
     assert claims["scopes"] == ["openid", "Files.Read"]
     assert claims["client_id"]
     other = run(app, "token", "--user", "42", "--scope", "openid").stdout.strip()
-    with pytest.raises(auth.errors.MissingScope):
+    with pytest.raises(errors.MissingScope):
         identity(app, other)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import Connection
 
 from events_app import delivery, subscriptions
 from events_app.delivery import Delivery
@@ -233,3 +234,22 @@ def test_more_standings_than_one_statement_takes_are_all_stored(
         worker.ledger.close(to, 4)
     assert worker.ledger.flush()
     assert [worker.subscription(client_id).position for client_id in clients] == [4] * 5
+
+
+def test_a_standing_that_comes_while_an_older_one_is_being_stored_is_stored_too(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends while its last tick waits for the database."""
+    to = connect(worker)
+    send(worker, to, 3)
+    worker.clock.now += CONFIRM_SECONDS + 1
+    write = worker.database.write
+
+    def write_and_close(work: Callable[[Connection], object]) -> object:
+        found = write(work)
+        worker.ledger.close(to, 9)
+        return found
+
+    monkeypatch.setattr(worker.database, "write", write_and_close)
+    worker.ledger.tick()
+    assert stored(worker) == (9, 9, LIVE)

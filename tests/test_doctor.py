@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from flask import Flask
-from sqlalchemy import delete, text, update
+from sqlalchemy import Connection, column, delete, make_url, select, table, update
 
 from events_app import doctor, outbox, schema, settings, sidecar
 from events_app.app import create_app
@@ -57,22 +57,21 @@ def test_a_good_installation_is_ok_in_every_line(
 def test_looking_changes_nothing(request: pytest.FixtureRequest, engine: str) -> None:
     """Every right is tried, on no row, and rolled back."""
     address = reused.url(request, engine)
-    app = tokens.app(address)
-    parts = sidecar.of(app)
+    parts = sidecar.of(tokens.app(address))
     parts.database.write(lambda db: outbox.append(db, "42", "create", "f", "/a"))
     parts.tailer.turn()
     parts.database.write(lambda db: outbox.append(db, "42", "modify", "f", "/a"))
-    before = contents(app)
-    assert failing(examine(app)) == {}
-    assert contents(tokens.app(address)) == before
+    before = parts.database.read(contents)
+    assert failing(examine(tokens.app(address))) == {}
+    assert parts.database.read(contents) == before
+    parts.close()
 
 
-def contents(app: Flask) -> list[object]:
-    parts = sidecar.of(app)
+def contents(connection: Connection) -> list[object]:
     return [
         tuple(row)
         for table in schema.metadata.sorted_tables
-        for row in parts.database.read(lambda db, t=table: db.execute(t.select()).all())
+        for row in connection.execute(table.select())
     ]
 
 
@@ -85,9 +84,7 @@ def test_a_missing_secret_is_said_and_the_rest_is_looked_at(url: str) -> None:
     assert "make one with" in says["settings"]
 
 
-def test_without_tables_the_schema_says_how_to_migrate(
-    engine: str, empty_url: str
-) -> None:
+def test_without_tables_the_schema_says_how_to_migrate(engine: str, empty_url: str) -> None:
     del engine
     found = examine(tokens.app(empty_url))
     assert "role" not in found, "there is nothing to try it on"
@@ -97,9 +94,8 @@ def test_without_tables_the_schema_says_how_to_migrate(
 
 def test_tables_that_are_too_old_say_how_to_migrate(sqlite_url: str) -> None:
     app = tokens.app(sqlite_url)
-    sidecar.of(app).database.write(
-        lambda db: db.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0000'"))
-    )
+    versions = table(schema.VERSION_TABLE, column("version_num"))
+    sidecar.of(app).database.write(lambda db: db.execute(update(versions).values(version_num="0")))
     assert "alembic upgrade head" in failing(examine(app))["schema"]
 
 
@@ -127,7 +123,7 @@ def test_the_password_is_not_shown(request: pytest.FixtureRequest, engine: str) 
     address = reused.url(request, engine)
     found = examine(tokens.app(address))
     assert found["database"].ok
-    password = databases.sqlalchemy.make_url(address).password
+    password = make_url(address).password
     assert not password or f":{password}@" not in found["database"].says
 
 
@@ -152,7 +148,7 @@ def test_an_outbox_that_nobody_empties_is_said(request: pytest.FixtureRequest, e
     app = tokens.app(reused.url(request, engine))
     database = sidecar.of(app).database
     database.write(lambda db: outbox.append(db, "42", "create", "f", "/a"))
-    now = database.read(lambda db: db.execute(utc_now().select()).scalar_one())
+    now = database.read(lambda db: db.execute(select(utc_now())).scalar_one())
     long_ago = now.replace(year=now.year - 1)
     database.write(lambda db: db.execute(update(schema.outbox).values(created_at=long_ago)))
     says = failing(examine(app))
@@ -205,7 +201,7 @@ def test_the_apps_role_is_not_enough(granted: Roles) -> None:
 )
 def test_a_right_that_is_missing_is_named(granted: Roles, right: str, table: str) -> None:
     name = granted.sidecar.username
-    role = name if granted.sidecar.get_backend_name() == "postgresql" else f"'{name}'@'%'"
+    role = name if granted.sidecar.get_backend_name() == "postgresql" else f"'{name}'@'%%'"
     with granted.engine("admin").begin() as connection:
         connection.exec_driver_sql(f"REVOKE {right} ON {table} FROM {role}")
     try:

@@ -52,7 +52,7 @@ def told(watch: Watch, peer: Peer) -> Event:
 
 
 def fill(mine: socket.socket) -> None:
-    mine.setblocking(False)
+    mine.settimeout(0)
     with contextlib.suppress(BlockingIOError):
         while True:
             mine.send(b"x" * 65_536)
@@ -64,7 +64,7 @@ def test_a_peer_that_does_not_read_has_not_taken_everything(pair: Pair) -> None:
     assert peer.has_taken_all()
     fill(mine)
     assert not peer.has_taken_all()
-    other.setblocking(False)
+    other.settimeout(0)
 
     def drained() -> bool:
         with contextlib.suppress(BlockingIOError):

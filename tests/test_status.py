@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from sqlalchemy import exc
+from sqlalchemy import Connection, exc
 
 from events_app import outbox, sidecar
 from tests import reused, tokens
@@ -23,8 +23,11 @@ def app(request: pytest.FixtureRequest) -> Iterator[Flask]:
 
 
 def write(app: Flask, *paths: str) -> None:
-    for path in paths:
-        sidecar.of(app).database.write(lambda db, p=path: outbox.append(db, "42", "create", p, p))
+    def append(connection: Connection) -> None:
+        for path in paths:
+            outbox.append(connection, "42", "create", path, path)
+
+    sidecar.of(app).database.write(append)
 
 
 def readiness(app: Flask) -> tuple[int, dict[str, str]]:

@@ -518,7 +518,8 @@ def test_a_first_start_on_a_large_outbox_works_it_off_in_bounded_steps(database:
     Path("/proc/self/clear_refs").write_text("5")  # begin the high-water mark anew
     before = memory_mb("VmRSS")
     follower, idle_one = make(database), make(database)
-    sizes, held = [], []
+    sizes: list[int] = []
+    held: list[str | None] = []
     while not held or follower.end.position < many:
         seen = follower.moved_rows
         follower.turn()

@@ -1,4 +1,4 @@
-"""The terminal's reader against a server that does what servers do: break off, refuse, come back."""
+"""The terminal's reader against a server that breaks off, refuses and comes back."""
 
 from __future__ import annotations
 

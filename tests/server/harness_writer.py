@@ -20,8 +20,10 @@ FOLDERS = ("/a", "/b/c", "/Übersicht 1")
 
 _INSERTS = (
     "INSERT INTO app_change (user_id, file_id) VALUES (?, ?)",
-    "INSERT INTO file_event_outbox (user_id, type, file_id, from_path, client_id)"
-    " VALUES (?, ?, ?, ?, ?)",
+    (
+        "INSERT INTO file_event_outbox (user_id, type, file_id, from_path, client_id)"
+        " VALUES (?, ?, ?, ?, ?)"
+    ),
 )
 
 
@@ -58,7 +60,7 @@ class Writer:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.outcome = Outcome()
-        self._random = random.Random(orders.number)
+        self._random = random.Random(orders.number)  # noqa: S311 -- guards nothing
         self._connection = _connect(orders.engine, orders.address)
         self._marks = "?" if orders.engine == "sqlite" else "%s"
         self._serial = 0

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import re
 import socket
 import subprocess
@@ -138,7 +137,7 @@ def _raw_expiry(text: str) -> Callable[[Server], str]:
 NOW = int(time.time())
 
 REFUSED_TOKENS: dict[str, tuple[Callable[[Server], str], tuple[int, int]]] = {
-    "none": (lambda _: jwt.encode(claims(), None, "none"), UNAUTHORIZED),
+    "none": (lambda _: sign(claims(), "", {"alg": "none"}).rpartition(".")[0] + ".", UNAUTHORIZED),
     "none with a signature": (_by_hand(alg="none"), UNAUTHORIZED),
     "another algorithm": (lambda at: jwt.encode(claims(), at.secret, "HS384"), UNAUTHORIZED),
     "another algorithm by name": (_by_hand(alg="RS256"), UNAUTHORIZED),
@@ -509,7 +508,16 @@ def test_a_wrong_setting_stops_the_start_in_one_message(
         "EVENTS_DATABASE_URL": f"sqlite:///{tmp_path / 'events.db'}",
     }
     ended = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "-b", "127.0.0.1:0", "wsgi:app"],
+        [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "-c",
+            "gunicorn.conf.py",
+            "-b",
+            "127.0.0.1:0",
+            "wsgi:app",
+        ],
         cwd=databases.ROOT,
         env=databases.plain_environment() | settings | changed,
         capture_output=True,
@@ -524,4 +532,4 @@ def test_a_wrong_setting_stops_the_start_in_one_message(
     assert "Traceback" not in printed
     assert len(re.findall("events-app does not start", printed)) == 1
     assert "Booting worker" not in printed
-    assert not os.path.exists(tmp_path / "events.db")
+    assert not (tmp_path / "events.db").exists()

@@ -1,0 +1,213 @@
+"""Faults that were found by reading: each test is the scenario in which one did its damage."""
+
+from __future__ import annotations
+
+import http.server
+import resource
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent.event import Event
+from sqlalchemy import update
+
+from events_app import auth, database, errors, schema, settings, sidecar, subscriptions
+from events_app.stream import Request, Stream
+from tests import serving, tokens
+from tests.worker import CLIENT, Worker, make, watcher
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
+    made = make(request)
+    yield made
+    made.close()
+
+
+def known_client(worker: Worker) -> None:
+    """Connect once, so that the client has a past."""
+    first = worker.stream()
+    first.expect("subscribed")
+    first.expect("keep-alive")
+    first.close()
+
+
+# -- a backup from before an epoch was raised ----------------------------------------------------
+
+
+def test_an_earlier_epoch_that_comes_back_ends_the_streams_of_the_later_one(
+    worker: Worker,
+) -> None:
+    """Else they would sit on keep-alives for ever, and hear of no change."""
+    reader = worker.stream(debounce=0)
+    reader.expect("subscribed")
+    seen = worker.tailer.epoch
+    assert seen is not None
+    worker.database.write(lambda db: db.execute(update(schema.state).values(epoch=seen - 1)))
+    worker.commit("create", "/a")
+    assert reader.rest()[-1].name == "reconnect-required"
+    assert worker.tailer.epoch is not None
+    assert worker.tailer.epoch > seen
+    again = worker.stream(debounce=0)
+    again.expect("subscribed")
+    worker.commit("create", "/b")
+    assert again.told() == [("create", "/b", "")]
+
+
+def test_a_new_epoch_is_above_the_later_one_also_when_the_clock_is_behind(worker: Worker) -> None:
+    future = 9_999_999_999
+    worker.database.write(lambda db: db.execute(update(schema.state).values(epoch=future)))
+    worker.turn()
+    worker.database.write(lambda db: db.execute(update(schema.state).values(epoch=1)))
+    worker.turn()
+    assert worker.tailer.epoch == future + 1
+
+
+# -- a batch that broke off in the middle --------------------------------------------------------
+
+
+def test_after_a_part_of_a_batch_no_rename_is_repeated(worker: Worker) -> None:
+    """To repeat *rename a to b* would put the new a over b."""
+    reader = worker.stream(payload="object")
+    reader.expect("subscribed")
+    worker.commit("rename", "/a", "/b", file_id="1")
+    worker.commit("create", "/a", file_id="2")
+    worker.commit("create", "/c", file_id="3")
+    reader.expect("event")
+    heard = reader.expect("event")
+    reader.close()
+    again = worker.stream(last_event_id=heard.id, payload="object")
+    resumed = again.expect("resumed")
+    again.close()
+    for last_event_id in (heard.id, resumed.id):
+        third = worker.stream(last_event_id=last_event_id)
+        third.expect("resumed")
+        assert ("rename", "/a", "/b") not in third.told()
+        third.close()
+
+
+def test_the_id_of_a_second_delivery_is_no_way_round_it(worker: Worker) -> None:
+    """Who resumes by the stored cursor, and then by the id it got with it, heard no more."""
+    known_client(worker)
+    reader = worker.stream(debounce=0)
+    reader.expect("resumed")
+    worker.commit("rename", "/a", "/b", file_id="1")
+    reader.expect("event")
+    reader.close()
+    second = worker.stream()
+    resumed = second.expect("resumed")
+    second.close()
+    third = worker.stream(last_event_id=resumed.id)
+    third.expect("resumed")
+    assert third.told() == [("delete", "/a", ""), ("create", "/b", "")]
+
+
+# -- a connect that comes too late ---------------------------------------------------------------
+
+
+def test_the_late_connect_of_a_client_that_left_takes_no_generation(worker: Worker) -> None:
+    """It is back on another connection by then, whose cursor would stand still for ever."""
+    late: list[Callable[[], None]] = []
+    around = worker.around()._replace(run_aside=late.append)
+    peer = worker.stream().stream._peer
+    gone = Stream(around, Request(watcher(), None, "array", 86_400), peer)
+    frames = gone.frames()
+    next(frames)
+    frames.close()
+    reader = worker.stream()
+    reader.expect("subscribed")
+    for work in late:
+        work()
+    assert worker.subscription().generation == 1
+    reader.expect("keep-alive")
+    reader.close()
+    assert worker.subscription(CLIENT).state == subscriptions.LIVE
+
+
+# -- a journal that cannot be followed -----------------------------------------------------------
+
+
+def test_nobody_is_told_to_begin_while_the_journal_cannot_be_followed(worker: Worker) -> None:
+    """Nothing would come after it; and one asks the database for all, not each stream by itself."""
+    worker.tailer.trouble = "OperationalError: away"
+    reader = worker.stream()
+    assert reader.expect("keep-alive").id is None
+    worker.tailer.trouble = None
+    reader.expect("subscribed")
+
+
+# -- a loop that is never idle -------------------------------------------------------------------
+
+
+def _ping(here: socket.socket) -> None:
+    while True:
+        here.send(b"x")
+        gevent.socket.wait_read(here.fileno())
+        here.recv(1)
+
+
+def test_bells_are_rung_while_the_loop_has_no_idle_moment(worker: Worker) -> None:
+    """One busy pair of sockets is enough for `gevent.idle` never to return."""
+    pair = socket.socketpair()
+    pings = [gevent.spawn(_ping, end) for end in pair]
+    bells = [Event() for _ in range(500)]
+    try:
+        ringing = gevent.spawn(worker.tailer._ring, bells)
+        ringing.join(timeout=10)
+        assert ringing.ready()
+        assert all(bell.is_set() for bell in bells)
+    finally:
+        gevent.killall([*pings, ringing])
+        for end in pair:
+            end.close()
+
+
+# -- thousands at once ---------------------------------------------------------------------------
+
+
+def test_streams_leave_room_at_the_database_for_the_tailer(sqlite_url: str) -> None:
+    """In line behind thousands of connects it would wait until the pool gives up."""
+    environment = {"EVENTS_DATABASE_URL": sqlite_url, "EVENTS_JWT_SECRET": SECRET}
+    parts = sidecar.Sidecar(settings.load(environment))
+    at_it: list[int] = []
+    most = 0
+    done = Event()
+
+    def work() -> None:
+        nonlocal most
+        at_it.append(1)
+        most = max(most, len(at_it))
+        gevent.sleep(0)
+        at_it.pop()
+
+    for _ in range(100):
+        parts._around.run_aside(work)
+    parts._around.run_aside(done.set)
+    assert done.wait(10)
+    parts.close()
+    assert most == database.STREAMS_AT_ONCE < database.POOL_SIZE + database.POOL_OVERFLOW
+
+
+# -- the limit of descriptors --------------------------------------------------------------------
+
+
+def test_a_low_soft_limit_of_descriptors_is_raised(sqlite_url: str, tmp_path: Path) -> None:
+    """At 1,024, what most systems give, the thousandth stream would cut the worker off."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = serving.Server(sqlite_url, tmp_path / "gunicorn.log", workers=1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1_024), hard))
+    try:
+        server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        (worker,) = server.worker_pids()
+        limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    finally:
+        server.stop()
+    assert limits[0] == min(21_000, hard)
