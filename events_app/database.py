@@ -36,6 +36,8 @@ T = TypeVar("T")
 STATEMENT_TIMEOUT_SECONDS = 30
 IDLE_IN_TRANSACTION_SECONDS = 5
 CONNECT_TIMEOUT_SECONDS = 5
+# By how much the driver waits longer than the server works: the server's answer must win.
+ANSWER_SECONDS = 5
 
 # While the app writes, everything else of this process waits behind a step of ours: not for long,
 # the next turn tries again.
@@ -51,8 +53,9 @@ STREAMS_AT_ONCE = 12
 POOL_RECYCLE_SECONDS = 50
 MYSQL_WAIT_SECONDS = 60
 
-# The oldest versions with SKIP LOCKED (MariaDB, MySQL) and that are still maintained or nearly so.
-OLDEST = {"PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0)}
+# The oldest versions with SKIP LOCKED (MariaDB), with utf8mb4_0900_bin (MySQL, whose CHECKs are a
+# version older), and that are still maintained or nearly so.
+OLDEST = {"PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0, 17)}
 
 UPGRADE = "run: .venv/bin/alembic upgrade head"
 
@@ -103,7 +106,7 @@ def _connect_arguments(family: str, query: dict[str, Any], timeout_seconds: int)
         }
     timeouts = {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "read_timeout": timeout_seconds,
+        "read_timeout": timeout_seconds + ANSWER_SECONDS,
         "write_timeout": timeout_seconds,
     }
     if any(name.startswith("ssl") for name in query):
@@ -242,8 +245,8 @@ def refuse_unsupported(connection: Connection) -> None:
     product, version = product_and_version(connection)
     if product in OLDEST and version < OLDEST[product]:
         raise errors.UnsupportedDatabase(
-            f"{product} {_dotted(version)} is too old: it lacks SKIP LOCKED or CHECK as the mover "
-            f"needs them; use {product} {_dotted(OLDEST[product])} or newer"
+            f"{product} {_dotted(version)} is too old: it lacks SKIP LOCKED, CHECK or a collation "
+            f"as the mover needs them; use {product} {_dotted(OLDEST[product])} or newer"
         )
     if product == "SQLite":
         return

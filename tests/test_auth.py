@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -284,6 +285,13 @@ def jwks() -> Iterator[str]:
     """Serve the public half of RSA as key `one`."""
     key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key()))
     document = json.dumps({"keys": [key | {"kid": "one", "use": "sig", "alg": "RS256"}]}).encode()
+    with served(document) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def served(document: bytes) -> Iterator[str]:
+    """Serve a document by HTTP, with status 200."""
 
     class Keys(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -308,3 +316,12 @@ def test_a_jwks_verifies_by_the_tokens_key_id(jwks: str) -> None:
     for key, headers in ((RSA, {"kid": "two"}), (RSA, {}), (other, {"kid": "one"})):
         wrong = jwt.encode(claims(), key, "RS256", headers=headers)
         assert refusal(app, wrong) is errors.Unauthorized
+
+
+@pytest.mark.parametrize("document", [b"<html>Back soon</html>", b"\xff", b'{"keys": []}'])
+def test_an_answer_that_holds_no_keys_is_not_the_tokens_fault(document: bytes) -> None:
+    """An outage page comes with status 200 as well."""
+    good = jwt.encode(claims(), RSA, "RS256", headers={"kid": "one"})
+    with served(document) as address:
+        app = tokens.app(JWT_ALGORITHM="RS256", JWT_JWKS_URL=address)
+        assert refusal(app, good) is errors.Unforeseen

@@ -18,6 +18,7 @@ CURSORS = st.builds(
     st.integers(0, 2**64 - 1),
     st.builds(Point, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)),
     st.binary(min_size=8, max_size=8),
+    st.booleans(),
 )
 
 

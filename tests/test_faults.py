@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
+import errno
+import logging
 import resource
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import pytest
 from gevent.event import Event
 from sqlalchemy import update
 
-from events_app import auth, database, errors, schema, settings, sidecar, subscriptions
+from events_app import database, logs, schema, settings, sidecar, subscriptions
 from events_app.stream import Request, Stream
-from tests import serving, tokens
+from tests import serving
 from tests.worker import CLIENT, Worker, make, watcher
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -211,3 +211,25 @@ def test_a_low_soft_limit_of_descriptors_is_raised(sqlite_url: str, tmp_path: Pa
     finally:
         server.stop()
     assert limits[0] == min(21_000, hard)
+
+
+# -- a client that takes nothing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (TimeoutError("timed out"), logging.INFO),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), logging.INFO),
+        (OSError(errno.EMFILE, "Too many open files"), logging.ERROR),
+        (ValueError("ours"), logging.ERROR),
+    ],
+)
+def test_a_dropped_client_is_one_line_and_no_error(error: Exception, level: int) -> None:
+    """A network that fails would fill the log with thousands of tracebacks."""
+    why = (type(error), error, None)
+    record = logging.LogRecord("gunicorn.error", logging.ERROR, "", 0, "Socket error", (), why)
+    assert logs.Calm().filter(record)
+    assert record.levelno == level
+    assert (record.exc_info is None) == (level == logging.INFO)
+    assert ("dropped" in record.getMessage()) == (level == logging.INFO)

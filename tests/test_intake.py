@@ -130,6 +130,26 @@ def test_odd_columns_are_kept_or_cleaned(columns: dict[str, Any], column: str, k
     assert (found[column], found["rejected"]) == (kept, None)
 
 
+@pytest.mark.parametrize(
+    ("columns", "column", "kept"),
+    [
+        ({"from_path": "/" + "é" * 2048}, "from_path", "/" + "é" * 2047),
+        ({"from_path": "a\0b"}, "from_path", "a\N{REPLACEMENT CHARACTER}b"),
+        ({"from_path": b"/\xff"}, "from_path", "/\N{REPLACEMENT CHARACTER}"),
+        ({"from_path": "/\udcff"}, "from_path", "/?"),
+        ({"user_id": "x" * 65}, "user_id", "x" * 64),
+        ({"file_id": None}, "file_id", ""),
+        ({"type": "moved", "meta": b"\xff"}, "meta", "\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_of_a_rejected_row_is_kept_what_can_be(
+    columns: dict[str, Any], column: str, kept: Any
+) -> None:
+    found = clean(**columns)
+    assert found["rejected"]
+    assert found[column] == kept
+
+
 ANYTHING = st.none() | st.text(max_size=300) | st.binary(max_size=300) | st.integers() | st.floats()
 
 

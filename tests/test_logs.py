@@ -61,7 +61,7 @@ def test_what_holds_no_token_is_as_it_was(written: io.StringIO) -> None:
 
 def test_the_servers_log_is_redacted_and_one_line_an_event() -> None:
     handler = logs.CONFIG["handlers"]["stderr"]  # type: ignore[index] # a literal
-    assert handler["filters"] == ["redact"]
+    assert handler["filters"] == ["calm", "redact"]
     configuration = logging.config.DictConfigurator(logs.CONFIG)
     redact = configuration.configure_filter(logs.CONFIG["filters"]["redact"])  # type: ignore[index] # a literal
     assert isinstance(redact, logs.Redact)

@@ -165,6 +165,7 @@ def test_a_peer_that_is_watched_no_more_tells_nothing(pair: Pair, watch: Watch) 
     bell = told(watch, peer)
     watch.remove(peer)
     watch.remove(peer)
+    assert not watch._told, "it keeps no stream alive"
     pair[1].close()
     later = tcp()
     with later[0], later[1]:

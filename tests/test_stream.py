@@ -330,6 +330,34 @@ def test_a_part_of_a_batch_may_have_arrived_without_its_end(worker: Worker) -> N
     assert again.told()[:2] == [("delete", "/a", ""), ("create", "/b", "")]
 
 
+def test_with_the_id_of_a_part_of_a_batch_the_batch_comes_as_a_second_delivery(
+    worker: Worker,
+) -> None:
+    reader = worker.stream(debounce=0)
+    reader.expect("subscribed")
+    worker.write("rename", "/a", "/b", file_id="r")
+    write_large_batch(worker)
+    part, whole = reader.expect("event"), [reader.expect("event") for _ in range(2)][-1]
+    again = worker.stream(last_event_id=part.id, debounce=0)
+    again.expect("resumed")
+    assert again.told()[:2] == [("delete", "/a", ""), ("create", "/b", "")]
+    worker.stream(last_event_id=whole.id, debounce=0).expect("resumed")
+
+
+def test_an_id_before_the_end_of_a_second_delivery_says_that_it_is_one(worker: Worker) -> None:
+    """The client has the rename from an earlier connection, and comes back with a later id."""
+    known_client(worker)
+    reader = worker.stream(debounce=0)
+    reader.expect("resumed")
+    worker.commit("rename", "/a", "/b", file_id="1")
+    assert reader.told() == [("rename", "/a", "/b")]
+    reader.close()
+    resumed = worker.stream().expect("resumed")
+    again = worker.stream(last_event_id=resumed.id, debounce=0)
+    again.expect("resumed")
+    assert again.told() == [("delete", "/a", ""), ("create", "/b", "")]
+
+
 # -- nothing is lost with a connection -----------------------------------------------------------
 
 
@@ -647,6 +675,15 @@ def test_while_a_backlog_is_moved_new_streams_are_held(worker: Worker) -> None:
     assert worker.subscription().generation == 1, "it has not connected yet"
     worker.tailer.backlogged = False
     reader.expect("resumed")
+
+
+def test_while_the_journal_cannot_be_followed_new_streams_are_held(worker: Worker) -> None:
+    worker.tailer.trouble = "the database that came back is another one"
+    reader = worker.stream(keep_alive=3)
+    reader.expect("keep-alive")
+    assert worker.subscription() is None, "it has not connected yet"
+    worker.tailer.trouble = None
+    reader.expect("subscribed")
 
 
 def test_an_open_stream_lives_through_the_database_being_away(worker: Worker) -> None:
