@@ -22,6 +22,9 @@ MAX_CURSOR_CHARACTERS = 1_000
 
 doors = Blueprint("events", __name__)
 
+# Under this name the environment holds the frames themselves, for `app.ShallowStreams`.
+FRAMES = "events_app.frames"
+
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -40,7 +43,9 @@ def events() -> Response:
     if request.method == "HEAD":  # nobody would iterate, and so never close, the frames
         return Response(headers=STREAM_HEADERS)
     peer = Peer(request.environ.get("gunicorn.socket"))
-    return Response(parts.open_stream(asked, peer), headers=STREAM_HEADERS)
+    frames = parts.open_stream(asked, peer)
+    request.environ[FRAMES] = frames
+    return Response(frames, headers=STREAM_HEADERS)
 
 
 def _read_request(settings: Settings, identity: auth.Identity, now: float) -> Request:

@@ -47,6 +47,20 @@ def _allow_origins(app: Flask, origins: Iterable[str]) -> None:
     CORS(app, origins=exactly, allow_headers=CORS_HEADERS, supports_credentials=False)
 
 
+# What gunicorn still asks for while a stream runs and when it is logged.
+LOGGED = (
+    "REMOTE_ADDR",
+    "REQUEST_METHOD",
+    "RAW_URI",
+    "SERVER_PROTOCOL",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "HTTP_REFERER",
+    "HTTP_USER_AGENT",
+    "wsgi.file_wrapper",
+)
+
+
 class ShallowStreams:
     """Runs the work before a stream in a greenlet of its own, which ends.
 
@@ -70,4 +84,17 @@ class ShallowStreams:
 
         body: Iterable[bytes] = gevent.spawn(self._application, environ, remember).get()
         start_response(*begun)
-        return body
+        frames: sidecar.Admitted | None = environ.pop(api.FRAMES, None)
+        if frames is None:
+            return body
+        if not begun[0].startswith("200"):  # something failed after the stream was admitted
+            frames.close()
+            return body
+        _forget_request(environ)
+        return frames
+
+
+def _forget_request(environ: WSGIEnvironment) -> None:
+    kept = {name: environ[name] for name in LOGGED if name in environ}
+    environ.clear()
+    environ.update(kept)

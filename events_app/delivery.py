@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -57,7 +56,7 @@ class Delivery:
     store_at: float = 0.0
     dirty: bool = False
     writing: bool = False
-    written: deque[tuple[float, int, bool]] = field(default_factory=deque)
+    written: list[tuple[float, int, bool]] = field(default_factory=list)
 
     def sending(self, upto: int) -> None:
         """Note that a frame that tells of rows up to this position is about to be written."""
@@ -84,7 +83,7 @@ class Delivery:
         if self.state == subscriptions.NEW and self.written:
             self.state, self.dirty = subscriptions.LIVE, True
         while self.written and self.written[0][0] <= now - seconds:
-            _, self.position, change = self.written.popleft()
+            _, self.position, change = self.written.pop(0)
             self.dirty = self.dirty or change
 
     def close(self, handled: int) -> None:

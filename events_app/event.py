@@ -9,6 +9,7 @@ import re
 import struct
 import uuid
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 from events_app.uri import Folder
@@ -70,6 +71,7 @@ def canonical_client_id(text: str) -> str | None:
     return str(uuid.UUID(digits))
 
 
+@lru_cache(maxsize=4_096)  # asked for with every cursor
 def folder_hash(user_id: str, folder: Folder) -> bytes:
     """SHA-256 over user and watched folder; NUL is in no user, file system or path."""
     return hashlib.sha256(f"{user_id}\0{folder.fs}\0{folder.path}".encode()).digest()
@@ -108,9 +110,7 @@ class Cursor(NamedTuple):
 
     def text(self) -> str:
         """Write it for the wire: URL-safe, without padding."""
-        kind = _PARTLY if self.partly else _WHOLE
-        packed = _CURSOR_LAYOUT.pack(kind, self.epoch, *self.point, self.watcher)
-        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+        return _written(self)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -123,3 +123,11 @@ class Cursor(NamedTuple):
         if kind not in {_WHOLE, _PARTLY}:
             return None
         return cls(epoch, Point(position, tag), watcher, kind == _PARTLY)
+
+
+@lru_cache(maxsize=1_024)
+def _written(cursor: Cursor) -> str:
+    """All who watch the same folder get the same text at the same point."""
+    kind = _PARTLY if cursor.partly else _WHOLE
+    packed = _CURSOR_LAYOUT.pack(kind, cursor.epoch, *cursor.point, cursor.watcher)
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()

@@ -33,6 +33,22 @@ class Told(NamedTuple):
 class Follower:
     """Reads for one watcher, from the tailer's window or, behind it, in SQL pages."""
 
+    __slots__ = (
+        "_clock",
+        "_database",
+        "_epoch",
+        "_first_at",
+        "_last_at",
+        "_page",
+        "_repeated_upto",
+        "_run",
+        "_tailer",
+        "_watcher",
+        "end",
+        "read",
+        "safe",
+    )
+
     def __init__(
         self,
         tailer: Tailer,

@@ -95,7 +95,7 @@ def outbox_depth(connection: Connection, most: int) -> int:
 def after(connection: Connection, position: int, upto: int) -> list[event.Row]:
     """Read a page of all rows in (position, upto], in order."""
     found = connection.execute(_AFTER, {"after": position, "upto": upto, "rows": PAGE_ROWS})
-    return [event.Row._make(row) for row in found]
+    return [event.Row._make(row) for row in found.all()]
 
 
 class Page(NamedTuple):
@@ -112,7 +112,7 @@ def page_of_user(connection: Connection, user_id: str, position: int, upto: even
     The head is read last: a floor or epoch that is still the old one proves the page whole.
     """
     values = {"user_id": user_id, "after": position, "upto": upto.position, "rows": PAGE_ROWS}
-    rows = [event.Row._make(row) for row in connection.execute(_AFTER_OF_USER, values)]
+    rows = [event.Row._make(row) for row in connection.execute(_AFTER_OF_USER, values).all()]
     if len(rows) == PAGE_ROWS:
         upto = event.Point(rows[-1].position, rows[-1].tag)
     return Page(rows, upto, head(connection))

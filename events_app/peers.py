@@ -29,6 +29,8 @@ _original_epoll = monkey.get_original("select", "epoll")
 class Peer:
     """The other end of one stream. Without a socket (not gunicorn) it knows little."""
 
+    __slots__ = ("_connection",)
+
     def __init__(self, connection: socket.socket | None) -> None:
         """Look at `connection`, which stays its owner's."""
         self._connection = connection

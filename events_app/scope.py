@@ -8,6 +8,7 @@ path would take a `delete` of `/` for the order to wipe its local root.
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 from events_app import event, uri
@@ -32,7 +33,13 @@ class Watcher(NamedTuple):
     @classmethod
     def of(cls, user_id: str, client_id: str | None, folder: uri.Folder) -> Self:
         """Make the watcher of `folder`."""
-        return cls(user_id, client_id, folder, frozenset(uri.ancestors(folder.path)))
+        return cls(user_id, client_id, folder, _root(folder.path))
+
+
+@lru_cache(maxsize=1024)
+def _root(path: str) -> frozenset[str]:
+    """Made once for all who watch the same folder."""
+    return frozenset(uri.ancestors(path))
 
 
 def view(row: event.Row, watcher: Watcher) -> event.Change | End | None:

@@ -29,8 +29,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Text,
+    any_,
     bindparam,
     cast,
     delete,
@@ -40,6 +42,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.dialects import postgresql
 
 from events_app import database, errors, event, intake
 from events_app.columns import readable_time, utc_now
@@ -74,6 +77,10 @@ _PICK = (
 )
 _APPEND = insert(journal)
 _DELETE = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+# As single parameters the driver would parse thousands of placeholders.
+_DELETE_ON_POSTGRESQL = delete(outbox).where(
+    outbox.c.id == any_(bindparam("ids", type_=postgresql.ARRAY(BigInteger)))
+)
 # Given a list, InnoDB's optimizer reads a small table from end to end, and a DELETE that does so
 # waits for every row that an app has not committed yet. Joined so, each key is looked up by itself.
 _DELETE_ON_MYSQL = text(
@@ -239,6 +246,8 @@ def _append(connection: Connection, values: list[Values]) -> int:
 
 def _delete(connection: Connection, ids: list[int]) -> int:
     """Delete from the outbox; return how many rows the database says went."""
+    if connection.dialect.name == "postgresql":
+        return connection.execute(_DELETE_ON_POSTGRESQL, {"ids": ids}).rowcount
     if connection.dialect.name in {"mysql", "mariadb"}:
         return connection.execute(_DELETE_ON_MYSQL, {"ids": json.dumps(ids)}).rowcount
     return sum(connection.execute(_DELETE, {"ids": part}).rowcount for part in _parts(ids))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gevent
@@ -99,7 +99,7 @@ class Sidecar:
         with self._turns:
             work()
 
-    def open_stream(self, request: Request, peer: Peer) -> Iterator[bytes]:
+    def open_stream(self, request: Request, peer: Peer) -> Admitted:
         """Admit a stream and return its frames. Raises `TooManyStreams`."""
         self.admission.check(request.watcher.user_id)
         dead_after = self.settings.confirm_seconds / 2 or self.settings.send_timeout_seconds
@@ -115,12 +115,14 @@ class Sidecar:
         self.admission.leave(stream)
 
 
-class Admitted(Iterator[bytes]):
+class Admitted(Iterable[bytes]):
     """The frames of an admitted stream.
 
     A generator that was never begun runs no `finally`, so leaving is not left to one: the server
     calls `close` in any case.
     """
+
+    __slots__ = ("_frames", "_peer", "_sidecar", "_stream")
 
     def __init__(self, sidecar: Sidecar, stream: Stream, peer: Peer) -> None:
         """Wrap the frames of `stream`."""
@@ -129,9 +131,9 @@ class Admitted(Iterator[bytes]):
         self._peer = peer
         self._frames = stream.frames()
 
-    def __next__(self) -> bytes:
-        """Return the next frame."""
-        return next(self._frames)
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the server the frames themselves: one iterator less between it and a stream."""
+        return self._frames
 
     def close(self) -> None:
         """End the stream and count it out."""

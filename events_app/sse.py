@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from events_app.event import Change
@@ -32,16 +33,32 @@ def frame(name: str, cursor: str | None, data: str = "[]") -> bytes:
     return f"event: {name}\n{identity}data: {data}\n\n".encode("ascii")
 
 
+# One folder is watched by many, and what they are told together is encoded once. Only short runs:
+# the cache must not hold megabytes.
+SHARED_CHANGES = 8
+SHARED_RUNS = 256
+
+
 def event_frames(
     changes: Sequence[Change], before: str, after: str, payload: Payload
-) -> Iterator[bytes]:
+) -> Sequence[bytes]:
     """Write `changes` as frames of at most 32 KiB, of which only the last carries `after`.
 
     The others carry `before`: a client that breaks off between them resumes before the batch.
     """
+    write = _shared if len(changes) <= SHARED_CHANGES else _event_frames
+    return write(tuple(changes), before, after, payload)
+
+
+def _event_frames(
+    changes: tuple[Change, ...], before: str, after: str, payload: Payload
+) -> tuple[bytes, ...]:
     batches = list(_batches(changes, payload, len(frame(EVENT, max(before, after, key=len), ""))))
-    for number, data in enumerate(batches, start=1):
-        yield frame(EVENT, after if number == len(batches) else before, data)
+    cursors = [*[before] * (len(batches) - 1), after]
+    return tuple(frame(EVENT, at, data) for at, data in zip(cursors, batches, strict=False))
+
+
+_shared = lru_cache(maxsize=SHARED_RUNS)(_event_frames)
 
 
 def _batches(changes: Sequence[Change], payload: Payload, overhead: int) -> Iterator[str]:

@@ -82,6 +82,25 @@ class Request(NamedTuple):
 class Stream:
     """One connection of one watcher."""
 
+    __slots__ = (
+        "_around",
+        "_bell",
+        "_busy",
+        "_closed",
+        "_delivery",
+        "_end_at",
+        "_end_reason",
+        "_follower",
+        "_opened_at",
+        "_peer",
+        "_request",
+        "_retry_at",
+        "_start",
+        "_stopping",
+        "_written_at",
+        "user_id",
+    )
+
     def __init__(self, around: Surroundings, request: Request, peer: Peer) -> None:
         """Prepare; nothing happens before `frames` is iterated."""
         now = around.clock.monotonic()
@@ -236,8 +255,8 @@ class Stream:
     # -- following -----------------------------------------------------------------------------
 
     def _follow(self, follower: Follower) -> Iterator[bytes]:
-        while follower.advance() or self._run_is_due():
-            if self._run_is_due():
+        while (moved := follower.advance()) or self._run_is_due():
+            if not moved or self._run_is_due():
                 yield from self._send_run(follower)
         if follower.end is not None and self._end_reason != follower.end.value:
             self._end_reason = follower.end.value
@@ -258,7 +277,7 @@ class Stream:
     def _send_run(self, follower: Follower) -> Iterator[bytes]:
         told = follower.take_run()
         before, after = self._id_at(told.before, partly=True) or "", self._id_at(told.after) or ""
-        frames = list(sse.event_frames(told.changes, before, after, self._request.payload))
+        frames = sse.event_frames(told.changes, before, after, self._request.payload)
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else told.before
             yield from self._send(frame, point, told.after, change=True)
