@@ -113,7 +113,7 @@ class Follower:
         """Return the run, folded, and begin a new one."""
         repeated = [change for position, change in self._run if position <= self._repeated_upto]
         others = [change for position, change in self._run if position > self._repeated_upto]
-        changes = merge.fold(repeated, repeated=True) + merge.fold(others)
+        changes = merge.fold(repeated, repeated=True, then=others)
         before, self.safe = self.safe, self.read
         self._run = []
         return Told(changes, before, self.safe)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from events_app.database import STATEMENT_TIMEOUT_SECONDS, Database
 from tests import conftest, databases
 from tests.frames import Frame, Reader
 from tests.server import harness
@@ -350,6 +352,29 @@ def test_a_held_stream_is_told_of_a_stop(distant: Distant, way: str) -> None:
         assert reader.frame() is None
     assert process.wait(15) == 0
     distant.server.start()
+
+
+def test_a_database_machine_that_vanishes_is_noticed(distant: Distant) -> None:
+    """Waiting for an answer of a server that is no more ends, by the kernel or by the driver.
+
+    PyMySQL reads with a timeout; libpq does not, so the kernel must ask whether it is still there.
+    """
+    database = Database(distant.near.database_url)
+    try:
+        with database.engine.connect() as connection:
+            if not database.is_postgresql:
+                assert connection.connection.driver_connection._read_timeout  # type: ignore[union-attr] # PyMySQL's
+                return
+            number = connection.connection.driver_connection.fileno()  # type: ignore[union-attr] # psycopg's
+            with socket.socket(fileno=os.dup(number)) as line:
+                assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                idle, interval, count = (
+                    line.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                )
+        assert idle + interval * count <= STATEMENT_TIMEOUT_SECONDS
+    finally:
+        database.close()
 
 
 def outbox_rows(server: Server) -> int:
