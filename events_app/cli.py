@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 from flask_jwt_extended import create_access_token
 from sqlalchemy.exc import SQLAlchemyError
 
-from events_app import doctor, errors, event, outbox, settings, sidecar
+from events_app import doctor, errors, event, journal, outbox, settings, sidecar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -162,6 +162,20 @@ def examine() -> None:
         click.echo(f"{mark}  {finding.what}: {finding.says}")
     if not all(finding.ok for finding in findings):
         raise click.exceptions.Exit(1)
+
+
+@commands.command("new-epoch")
+@_plainly
+def new_epoch() -> None:
+    """Make every client list its folder afresh: after a backup was restored.
+
+    The positions after the backup were given out once and will be again, to other changes.
+    """
+    database = sidecar.of(current_app).database
+    before = database.read(journal.head).epoch
+    database.write(lambda db: journal.raise_epoch(db, before))
+    after = database.read(journal.head).epoch
+    click.echo(f"the epoch was {before} and is {after}; every client starts afresh")
 
 
 def install(app: Flask) -> None:

@@ -105,8 +105,8 @@ class Sidecar:
         dead_after = self.settings.confirm_seconds / 2 or self.settings.send_timeout_seconds
         peer.limit(self.settings.send_timeout_seconds, dead_after)
         stream = Stream(self._around, request, peer)
-        self.admission.enter(stream)
         self._watch.add(peer, stream.peer_closed)
+        self.admission.enter(stream)
         return Admitted(self, stream, peer)
 
     def dismiss(self, stream: Stream, peer: Peer) -> None:

@@ -14,7 +14,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import select
 
-from events_app import auth, cli, errors, schema, settings, sidecar, terminal
+from events_app import auth, cli, errors, journal, schema, settings, sidecar, terminal
 from events_app.app import create_app
 from tests import databases, reused, tokens
 from tests.serving import free_port
@@ -226,6 +226,22 @@ def test_tail_asks_with_a_token_that_works_for_the_whole_drive(
 
 def test_tail_says_in_one_line_what_the_server_refuses() -> None:
     assert "--url" in one_line(run(tokens.app(), "tail", "--user", "42", "--url", "nowhere"))
+
+
+# -- new-epoch -----------------------------------------------------------------------------------
+
+
+def test_new_epoch_begins_a_later_one_and_says_so(url: str) -> None:
+    app = tokens.app(url)
+    before = sidecar.of(app).database.read(journal.head).epoch
+    for _ in range(2):  # within one second, too
+        result = run(app, "new-epoch")
+        assert result.exit_code == 0, result.output
+        after = sidecar.of(app).database.read(journal.head).epoch
+        assert after > before
+        assert f"was {before} and is {after};" in result.output
+        before = after
+    sidecar.of(app).close()
 
 
 # -- as a person runs them -----------------------------------------------------------------------
