@@ -276,7 +276,7 @@ class Stream:
 
     def _send_run(self, follower: Follower) -> Iterator[bytes]:
         told = follower.take_run()
-        before, after = self._id_at(told.before, partly=True) or "", self._id_at(told.after) or ""
+        before, after = self._id_at(told.before) or "", self._id_at(told.after) or ""
         frames = sse.event_frames(told.changes, before, after, self._request.payload)
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else told.before
@@ -287,14 +287,11 @@ class Stream:
     def _safe(self) -> Point:
         return Point(0, 0) if self._follower is None else self._follower.safe
 
-    def _id_at(self, point: Point, *, partly: bool = False) -> str | None:
-        """Return the cursor at `point`; before the start the client's own, or none.
-
-        `partly`: its bearer has heard something of what follows it.
-        """
+    def _id_at(self, point: Point) -> str | None:
+        """Return the cursor at `point`; before the start the client's own, or none."""
         if self._start is None:
             return self._request.last_event_id
-        partly = partly or point.position < self._start.repeated_upto
+        partly = point.position < self._start.repeated_upto
         return self._cursor(self._start, point)._replace(partly=partly).text()
 
     def _cursor(self, start: subscriptions.Start, point: Point) -> Cursor:

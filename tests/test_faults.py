@@ -68,27 +68,7 @@ def test_a_new_epoch_is_above_the_later_one_also_when_the_clock_is_behind(worker
     assert worker.tailer.epoch == future + 1
 
 
-# -- a batch that broke off in the middle --------------------------------------------------------
-
-
-def test_after_a_part_of_a_batch_no_rename_is_repeated(worker: Worker) -> None:
-    """To repeat *rename a to b* would put the new a over b."""
-    reader = worker.stream(payload="object")
-    reader.expect("subscribed")
-    worker.commit("rename", "/a", "/b", file_id="1")
-    worker.commit("create", "/a", file_id="2")
-    worker.commit("create", "/c", file_id="3")
-    reader.expect("event")
-    heard = reader.expect("event")
-    reader.close()
-    again = worker.stream(last_event_id=heard.id, payload="object")
-    resumed = again.expect("resumed")
-    again.close()
-    for last_event_id in (heard.id, resumed.id):
-        third = worker.stream(last_event_id=last_event_id)
-        third.expect("resumed")
-        assert ("rename", "/a", "/b") not in third.told()
-        third.close()
+# -- a second delivery that breaks off ----------------------------------------------------------
 
 
 def test_the_id_of_a_second_delivery_is_no_way_round_it(worker: Worker) -> None:

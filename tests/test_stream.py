@@ -330,20 +330,6 @@ def test_a_part_of_a_batch_may_have_arrived_without_its_end(worker: Worker) -> N
     assert again.told()[:2] == [("delete", "/a", ""), ("create", "/b", "")]
 
 
-def test_with_the_id_of_a_part_of_a_batch_the_batch_comes_as_a_second_delivery(
-    worker: Worker,
-) -> None:
-    reader = worker.stream(debounce=0)
-    reader.expect("subscribed")
-    worker.write("rename", "/a", "/b", file_id="r")
-    write_large_batch(worker)
-    part, whole = reader.expect("event"), [reader.expect("event") for _ in range(2)][-1]
-    again = worker.stream(last_event_id=part.id, debounce=0)
-    again.expect("resumed")
-    assert again.told()[:2] == [("delete", "/a", ""), ("create", "/b", "")]
-    worker.stream(last_event_id=whole.id, debounce=0).expect("resumed")
-
-
 def test_an_id_before_the_end_of_a_second_delivery_says_that_it_is_one(worker: Worker) -> None:
     """The client has the rename from an earlier connection, and comes back with a later id."""
     known_client(worker)

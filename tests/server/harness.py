@@ -172,7 +172,7 @@ def _instances(url: str, folder: Path, load: Load) -> Iterator[list[Server]]:
 def _clients(servers: list[Server]) -> list[Client]:
     """Watch whole trees and folders, as every kind of returning client, from both instances."""
     first, second = servers, servers[::-1]
-    leaves = 2.0
+    leaves = 1.0
     ids = [str(uuid.UUID(int=number)) for number in range(1, 5)]
     return [
         Client(first, USERS[0]),

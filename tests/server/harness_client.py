@@ -88,7 +88,7 @@ class Client(threading.Thread):
         self.position = -1
         self._servers = itertools.cycle(servers)
         self._by_event_id = by_event_id
-        self._stay_seconds = stay_seconds
+        self.stay_seconds = stay_seconds
         self._last_id: str | None = None
         self._farthest = -1
         self._pending: list[str] = []
@@ -120,8 +120,8 @@ class Client(threading.Thread):
 
     def _listen(self, reader: Reader) -> None:
         leave_at = None
-        if self._stay_seconds is not None:
-            leave_at = time.monotonic() + self._stay_seconds * random.uniform(0.2, 2)  # noqa: S311 -- guards nothing
+        if self.stay_seconds is not None:
+            leave_at = time.monotonic() + self.stay_seconds * random.uniform(0.2, 2)  # noqa: S311 -- guards nothing
         while not self._is_done() and (leave_at is None or time.monotonic() < leave_at):
             try:
                 frame = reader.frame()
@@ -162,7 +162,7 @@ class Client(threading.Thread):
             self.start_position = position
         elif frame.name == "subscribed":
             self._fault(f"subscribed again, after position {self._farthest}")
-        elif self._by_event_id and frame.id != self._last_id:
+        elif self._by_event_id and position != self.position:
             self._fault(f"resumed at {position} and not at its own {self.position}")
         elif position > self._farthest:
             self._fault(f"resumed at {position}, told only up to {self._farthest}")

@@ -64,6 +64,7 @@ class Writer:
         self._connection = _connect(orders.engine, orders.address)
         self._marks = "?" if orders.engine == "sqlite" else "%s"
         self._serial = 0
+        self._transactions = 0
         self._files: list[tuple[str, str, str]] = []
 
     def run(self) -> Outcome:
@@ -84,14 +85,17 @@ class Writer:
         if self.orders.engine == "sqlite":
             cursor.execute("BEGIN IMMEDIATE")
         rows = [self._change() for _ in range(self._random.choice([1, 1, 1, 2, 3, 8]))]
-        held = self._random.random() < self.orders.held_share
+        self._transactions += 1
+        # Each kind at least once, however slow the machine: the chance alone would promise nothing.
+        held = self._transactions == 5 or self._random.random() < self.orders.held_share
+        undone = self._transactions == 7 or self._random.random() < 0.1
         for number, (user, kind, file_id, path) in enumerate(rows):
             self._insert(cursor, user, kind, file_id, path)
             if held and number == 0:
                 longest = self.orders.held_seconds
                 time.sleep(self._random.uniform(longest / 5, longest))
         self.outcome.held += held
-        if self._random.random() < 0.1:
+        if undone:
             self._connection.rollback()
             self.outcome.rolled_back += 1
             return

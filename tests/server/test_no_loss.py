@@ -34,12 +34,14 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_the_load_was_what_it_claims_to_be(run: Run) -> None:
     """Without rollbacks, held transactions, reconnects and kills the other tests prove nothing."""
-    assert len(run.journal) > 100 * run.load.writers
+    assert len(run.journal) > 50 * run.load.writers
     assert all(outcome.rolled_back for outcome in run.outcomes)
     assert sum(outcome.held for outcome in run.outcomes) >= run.load.writers
-    assert sum(client.connections for client in run.clients) >= 2 * len(run.clients)
+    leaving = [client for client in run.clients if client.stay_seconds is not None]
+    assert leaving
+    assert all(client.connections >= 2 for client in leaving)
     assert bool(run.kills) == run.load.kill_workers
-    assert run.kills >= (run.load.seconds / 2 if run.load.kill_workers else 0)
+    assert run.kills >= (3 if run.load.kill_workers else 0)
 
 
 def test_the_journal_holds_exactly_what_was_committed_each_writers_in_its_order(run: Run) -> None:
