@@ -105,7 +105,7 @@ def _connect_arguments(family: str, query: dict[str, Any], timeout_seconds: int)
             "tcp_user_timeout": timeout_seconds * 1000,
             # While an answer is awaited nothing of ours is unacknowledged: that the server's
             # machine has vanished shows only if we ask, by default after two hours.
-            "keepalives_idle": timeout_seconds // 2,
+            "keepalives_idle": max(1, timeout_seconds // 2),
             "keepalives_interval": max(1, timeout_seconds // 6),
             "keepalives_count": 3,
         }
