@@ -15,19 +15,15 @@ Rules
 
 from __future__ import annotations
 
-import sqlite3
 import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import psycopg
 import sqlalchemy
 from gevent.threadpool import ThreadPool
-from sqlalchemy import Connection, Engine, event, exc, inspect, make_url, text
-
-from events_app import errors, schema
+from sqlalchemy import Connection, Engine, event, make_url
 
 T = TypeVar("T")
 
@@ -52,12 +48,6 @@ STREAMS_AT_ONCE = 12
 # Below MySQL's wait for an idle connection (set below), so that no dead connection is handed out.
 POOL_RECYCLE_SECONDS = 50
 MYSQL_WAIT_SECONDS = 60
-
-# The oldest versions with SKIP LOCKED (MariaDB), with utf8mb4_0900_bin (MySQL, whose CHECKs are a
-# version older), and that are still maintained or nearly so.
-OLDEST = {"PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0, 17)}
-
-UPGRADE = "run: .venv/bin/alembic upgrade head"
 
 _LIMITS = {
     "postgresql": (
@@ -243,105 +233,3 @@ class Database:
         else:
             self._thread.apply(self.engine.dispose)
             self._thread.kill()
-
-
-def refuse_unsupported(connection: Connection) -> None:
-    """Raise `UnsupportedDatabase` for an engine, version or isolation level we cannot work on."""
-    product, version = product_and_version(connection)
-    if product in OLDEST and version < OLDEST[product]:
-        raise errors.UnsupportedDatabase(
-            f"{product} {_dotted(version)} is too old: it lacks SKIP LOCKED, CHECK or a collation "
-            f"as the mover needs them; use {product} {_dotted(OLDEST[product])} or newer"
-        )
-    if product == "SQLite":
-        return
-    isolation = connection.get_isolation_level()
-    if isolation != "READ COMMITTED":
-        raise errors.UnsupportedDatabase(
-            f"transactions run in {isolation}, not READ COMMITTED: the app's INSERTs would wait"
-        )
-    if product == "PostgreSQL":
-        encoding = connection.scalar(text("SHOW server_encoding"))
-        if encoding != "UTF8":
-            raise errors.UnsupportedDatabase(f"the database is encoded in {encoding}, not UTF8")
-
-
-def product_and_version(connection: Connection) -> tuple[str, tuple[int, ...]]:
-    """Name the database server and its version."""
-    dialect = connection.dialect
-    version = tuple(part for part in dialect.server_version_info or () if isinstance(part, int))
-    if dialect.name in {"mysql", "mariadb"}:
-        return ("MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL"), version
-    return {"postgresql": "PostgreSQL", "sqlite": "SQLite"}[dialect.name], version
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
-
-
-def refuse_unusable(connection: Connection) -> None:
-    """Raise `DatabaseError` unless the sidecar can work here: engine, isolation, schema."""
-    refuse_unsupported(connection)
-    check_schema(connection)
-
-
-def is_away(error: BaseException) -> bool:
-    """Tell a database that does not answer from one that answers with a refusal."""
-    if isinstance(error, exc.TimeoutError):
-        return True  # of the pool
-    refusal = isinstance(error, exc.ProgrammingError) or is_denied(error)
-    return isinstance(error, exc.DBAPIError) and not refusal
-
-
-# PyMySQL calls a missing right an operational error: to the server, a database, a table and so on.
-_MYSQL_DENIED = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
-
-
-def is_denied(error: BaseException) -> bool:
-    """Tell that the role lacks a right."""
-    original = getattr(error, "orig", None)
-    if isinstance(original, psycopg.errors.InsufficientPrivilege):
-        return True
-    return bool(original and original.args and original.args[0] in _MYSQL_DENIED)
-
-
-def check_schema(connection: Connection) -> str:
-    """Return the schema's version; raise `SchemaError` when it is missing or too old.
-
-    Migrations are additive, so a newer schema than this code knows is fine.
-    """
-    if not inspect(connection).has_table(schema.VERSION_TABLE):
-        raise errors.SchemaError(f"the tables are missing; {UPGRADE}")
-    versions = sqlalchemy.table(schema.VERSION_TABLE, sqlalchemy.column("version_num"))
-    found = connection.scalar(sqlalchemy.select(versions.c.version_num))
-    if found is None:
-        raise errors.SchemaError(f"the tables are missing; {UPGRADE}")
-    if found < schema.REVISION:
-        raise errors.SchemaError(
-            f"the tables are of version {found}, this program needs {schema.REVISION}; {UPGRADE}"
-        )
-    return str(found)
-
-
-# MySQL and MariaDB report bad values under several classes of error: wrong or incorrect string
-# value, invalid JSON, a CHECK that failed.
-_MYSQL_BAD_VALUE = frozenset({1264, 1265, 1292, 1300, 1366, 1406, 3140, 3819, 4025})
-
-
-def is_locked(error: BaseException) -> bool:
-    """Tell that SQLite's one place for a writer is taken, longer than we wait for it."""
-    original = getattr(error, "orig", None)
-    code = getattr(original, "sqlite_errorcode", 0) or 0
-    # The low byte is the primary result code; the rest says more precisely what is busy.
-    return code & 0xFF == sqlite3.SQLITE_BUSY
-
-
-def is_bad_value(error: BaseException) -> bool:
-    """Tell an error that the values caused from one that the database or the network caused."""
-    original = error.orig if isinstance(error, exc.DBAPIError) else error
-    if isinstance(original, psycopg.Error):
-        return isinstance(original, psycopg.DataError | psycopg.IntegrityError)
-    if isinstance(error, exc.DBAPIError):
-        number = original.args[0] if original is not None and original.args else None
-        return isinstance(error, exc.DataError | exc.IntegrityError) or number in _MYSQL_BAD_VALUE
-    return isinstance(error, UnicodeError | ValueError | OverflowError | exc.StatementError)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Executable, delete, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from events_app import database, errors, journal, settings
+from events_app import errors, failures, fitness, journal, settings
 from events_app.columns import utc_now
 from events_app.schema import journal as journal_table
 from events_app.schema import outbox, state, subscription
@@ -59,8 +59,8 @@ def _settings(parts: Sidecar) -> str:
 
 
 def _database(parts: Sidecar) -> str:
-    product, version = parts.database.read(database.product_and_version)
-    parts.database.read(database.refuse_unsupported)
+    product, version = parts.database.read(fitness.product_and_version)
+    parts.database.read(fitness.refuse_unsupported)
     address = settings.safe_url(parts.settings.database_url)
     return f"{product} {'.'.join(map(str, version))} at {address}"
 
@@ -82,7 +82,7 @@ def _sqlite_mode(connection: Connection) -> str:
 
 
 def _schema(parts: Sidecar) -> str:
-    version = parts.database.read(database.check_schema)
+    version = parts.database.read(fitness.check_schema)
     head = parts.database.read(journal.head)
     return f"version {version}; positions {head.floor_position + 1} to {head.last_position}"
 
@@ -117,7 +117,7 @@ def _role(parts: Sidecar) -> str:
             except _Untouched:
                 continue
             except SQLAlchemyError as error:
-                if not database.is_denied(error):
+                if not failures.is_denied(error):
                     raise
                 reason = str(getattr(error, "orig", None) or error)
                 raise errors.DatabaseError(

@@ -44,7 +44,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from events_app import database, errors, event, intake
+from events_app import errors, event, failures, intake
 from events_app.columns import readable_time, utc_now
 from events_app.database import Database
 from events_app.schema import journal, outbox, state
@@ -124,9 +124,9 @@ class Mover:
             except errors.EventsError:
                 raise
             except Exception as error:
-                if database.is_locked(error):
+                if failures.is_locked(error):
                     return None
-                if self._rows == 1 or not database.is_bad_value(error):
+                if self._rows == 1 or not failures.is_bad_value(error):
                     raise
                 self._rows = max(1, self._rows // 2)
             else:
@@ -162,7 +162,7 @@ def move(connection: Connection, rows: int) -> Step | None:
         with connection.begin_nested():
             return _journal(connection, locked, picked)
     except Exception as error:
-        if not database.is_bad_value(error):
+        if not failures.is_bad_value(error):
             raise
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
     log.error("outbox row %d cannot be journalled and is rejected: %s", picked[0]["id"], reason)

@@ -12,7 +12,16 @@ from gevent.lock import BoundedSemaphore
 from psycopg import waiting
 from sqlalchemy.exc import SQLAlchemyError
 
-from events_app import database, errors, listener, settings, subscriptions, upkeep
+from events_app import (
+    database,
+    errors,
+    failures,
+    fitness,
+    listener,
+    settings,
+    subscriptions,
+    upkeep,
+)
 from events_app.admission import Admission
 from events_app.clock import SystemClock
 from events_app.database import Database
@@ -68,9 +77,9 @@ class Sidecar:
 
     def _refuse_unusable_database(self) -> None:
         try:
-            self.database.read(database.refuse_unusable)
+            self.database.read(fitness.refuse_unusable)
         except SQLAlchemyError as error:
-            if not database.is_away(error):
+            if not failures.is_away(error):
                 raise errors.DatabaseError(f"the database refuses: {error}") from error
             log.error("the database does not answer yet, streams are held: %s", error)
 

@@ -27,7 +27,7 @@ from datetime import datetime
 import gevent
 from gevent.event import Event
 
-from events_app import database, errors, journal
+from events_app import errors, fitness, journal
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.event import Point, Row
@@ -142,7 +142,7 @@ class Tailer:
         Raises what the database raises, and `BrokenJournal`.
         """
         if self._must_look:
-            self._database.read(database.refuse_unusable)
+            self._database.read(fitness.refuse_unusable)
             self._must_look = False
         before = self.end
         head = self._read_head()

@@ -12,7 +12,7 @@ import os
 from alembic import context
 from sqlalchemy import Connection, text
 
-from events_app import database, schema, settings
+from events_app import database, fitness, schema, settings
 
 LOCK_TIMEOUT_SECONDS = 10
 STATEMENT_TIMEOUT_SECONDS = 600
@@ -65,7 +65,7 @@ def run() -> None:
     engine = database.create_engine(url, STATEMENT_TIMEOUT_SECONDS)
     database.create_sqlite_folder(url)
     with engine.connect() as connection:
-        database.refuse_unsupported(connection)
+        fitness.refuse_unsupported(connection)
         for statement in TIMEOUTS[connection.dialect.name]:
             connection.execute(text(statement))
         connection.commit()

@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlalchemy import Connection, NullPool, exc, make_url, select, update
 
 from events_app import database as databases
-from events_app import errors, schema
+from events_app import errors, failures, fitness, schema
 from events_app.database import Database
 from events_app.schema import state
 from tests import reused, rows
@@ -117,7 +117,7 @@ def test_a_wait_for_sqlites_lock_does_not_stop_the_event_loop(
             database.write(rows.waiting)
         app.rollback()
     ticking.kill()
-    assert databases.is_locked(caught.value)
+    assert failures.is_locked(caught.value)
     assert ticks > 10
     database.close()
 
@@ -223,7 +223,7 @@ def test_a_statement_that_does_not_end_is_ended(url: str, monkeypatch: pytest.Mo
     statement = endless[made.engine.dialect.name]
     with pytest.raises(exc.DBAPIError, match=r"statement timeout|max_statement_time") as caught:
         made.write(lambda db: db.exec_driver_sql(statement).all())
-    assert not databases.is_bad_value(caught.value)
+    assert not failures.is_bad_value(caught.value)
     made.close()
 
 
@@ -231,10 +231,10 @@ def test_a_statement_that_does_not_end_is_ended(url: str, monkeypatch: pytest.Mo
 
 
 def test_the_databases_of_the_tests_are_not_refused(database: Database, engine: str) -> None:
-    database.read(databases.refuse_unsupported)
-    product, version = database.read(databases.product_and_version)
+    database.read(fitness.refuse_unsupported)
+    product, version = database.read(fitness.product_and_version)
     assert product.lower() == engine
-    assert version >= databases.OLDEST.get(product, (3,))
+    assert version >= fitness.OLDEST.get(product, (3,))
 
 
 @pytest.mark.parametrize(
@@ -251,13 +251,13 @@ def test_an_old_server_is_refused_with_what_to_use(
     database: Database, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], refused: str
 ) -> None:
     """The version is planted: the tests have no such server."""
-    database.read(databases.product_and_version)
+    database.read(fitness.product_and_version)
     monkeypatch.setattr(database.engine.dialect, "server_version_info", version)
     if not refused:
-        database.read(databases.refuse_unsupported)
+        database.read(fitness.refuse_unsupported)
         return
     with pytest.raises(errors.UnsupportedDatabase, match=refused):
-        database.read(databases.refuse_unsupported)
+        database.read(fitness.refuse_unsupported)
 
 
 @pytest.mark.parametrize("engine", ["mariadb"], indirect=True)
@@ -265,13 +265,13 @@ def test_mysql_has_an_oldest_version_too(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted likewise, over MariaDB."""
-    database.read(databases.product_and_version)
+    database.read(fitness.product_and_version)
     monkeypatch.setattr(database.engine.dialect, "is_mariadb", False)
     monkeypatch.setattr(database.engine.dialect, "server_version_info", (8, 0, 16))
     with pytest.raises(
         errors.UnsupportedDatabase, match=r"MySQL 8\.0\.16 is .* MySQL 8\.0\.17 or newer"
     ):
-        database.read(databases.refuse_unsupported)
+        database.read(fitness.refuse_unsupported)
 
 
 @SERVERS
@@ -281,7 +281,7 @@ def test_another_isolation_level_is_refused(url: str, level: Any) -> None:
         rows.app(url, level).connect() as connection,
         pytest.raises(errors.UnsupportedDatabase, match=level),
     ):
-        databases.refuse_unsupported(connection)
+        fitness.refuse_unsupported(connection)
 
 
 @contextlib.contextmanager
@@ -307,7 +307,7 @@ def test_a_database_that_cannot_hold_every_name_is_refused(engine: str) -> None:
     with database_in_latin1() as at:
         narrow = Database(at)
         with pytest.raises(errors.UnsupportedDatabase, match="LATIN1, not UTF8"):
-            narrow.read(databases.refuse_unsupported)
+            narrow.read(fitness.refuse_unsupported)
         narrow.close()
 
 
@@ -338,24 +338,24 @@ def test_an_error_of_values_is_told_from_trouble(database: Database) -> None:
             INSERT.replace("is_folder", "created_at") + "('42', 'create', 'f', '/a', 'never')",
         ]
     for statement in bad:
-        assert databases.is_bad_value(error_of(database, statement)), statement
+        assert failures.is_bad_value(error_of(database, statement)), statement
     trouble = ["SELECT * FROM nowhere", "SELECT nothing FROM file_event_state", "SELEKT"]
     for statement in trouble:
-        assert not databases.is_bad_value(error_of(database, statement)), statement
-    assert not databases.is_bad_value(exc.TimeoutError("no connection is free"))
-    assert not databases.is_bad_value(OSError())
+        assert not failures.is_bad_value(error_of(database, statement)), statement
+    assert not failures.is_bad_value(exc.TimeoutError("no connection is free"))
+    assert not failures.is_bad_value(OSError())
 
 
 def test_only_sqlites_lock_is_a_lock(database: Database) -> None:
-    assert not databases.is_locked(error_of(database, "SELEKT"))
-    assert not databases.is_locked(ValueError())
+    assert not failures.is_locked(error_of(database, "SELEKT"))
+    assert not failures.is_locked(ValueError())
 
 
 # The schema.
 
 
 def test_the_schema_of_this_program_is_accepted(database: Database) -> None:
-    assert database.read(databases.check_schema) == schema.REVISION
+    assert database.read(fitness.check_schema) == schema.REVISION
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_an_old_schema_is_refused_and_a_newer_one_is_not(
         if version:
             connection.execute(sqlalchemy.insert(versions).values(version_num=version))
         try:
-            return databases.check_schema(connection)
+            return fitness.check_schema(connection)
         finally:
             connection.rollback()
 
@@ -397,5 +397,5 @@ def _undone(database: Database, work: Any) -> Any:
 def test_a_database_without_our_tables_is_refused(empty_url: str) -> None:
     made = Database(empty_url)
     with pytest.raises(errors.SchemaError, match=r"missing; run: .*alembic upgrade head"):
-        made.read(databases.check_schema)
+        made.read(fitness.check_schema)
     made.close()

@@ -14,7 +14,17 @@ import events_app
 RINGS = (
     {"errors", "clock", "kinds", "settings", "reference", "uri", "event", "intake", "scope"}
     | {"merge", "sse", "window", "logs", "__init__"},
-    {"columns", "schema", "database", "sequencer", "outbox", "journal", "subscriptions"},
+    {
+        "columns",
+        "schema",
+        "database",
+        "failures",
+        "fitness",
+        "sequencer",
+        "outbox",
+        "journal",
+        "subscriptions",
+    },
     {"peers", "listener", "tailer", "follower", "delivery", "stream", "admission", "upkeep"},
     {"sidecar", "auth", "api", "status", "doctor", "terminal", "cli", "app"},
 )

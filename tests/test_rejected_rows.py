@@ -11,7 +11,7 @@ import sqlalchemy
 from sqlalchemy import exc, insert, select
 
 from events_app import database as databases
-from events_app import errors, event, intake, sequencer
+from events_app import errors, event, failures, intake, sequencer
 from events_app import journal as reading
 from events_app.columns import utc_now
 from events_app.database import Database
@@ -310,7 +310,7 @@ def test_a_lock_that_is_not_had_rejects_nothing(url: str, monkeypatch: pytest.Mo
         else:
             with pytest.raises(Exception, match=r"(?i)lock") as caught:
                 mover.step()
-            assert not databases.is_bad_value(caught.value)
+            assert not failures.is_bad_value(caught.value)
         intruder.rollback()
     assert mover.batch_rows == sequencer.BATCH_ROWS
     assert mover.step() == Step(2, 0, 2)

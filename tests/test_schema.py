@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, exc, func, insert, inspect, make_url, select, text
 
 from events_app import database as databases
-from events_app import errors, schema
+from events_app import errors, fitness, schema
 from events_app.columns import utc_now
 from events_app.database import Database
 from events_app.schema import journal, outbox, subscription
@@ -122,9 +122,9 @@ def test_up_down_and_up_again(empty_url: str) -> None:
     assert tables(empty_url) == {schema.VERSION_TABLE}
     database = Database(empty_url)
     with pytest.raises(errors.SchemaError):
-        database.read(databases.check_schema)
+        database.read(fitness.check_schema)
     command.upgrade(made, "head")
-    assert database.read(databases.check_schema) == schema.REVISION
+    assert database.read(fitness.check_schema) == schema.REVISION
     assert database.read(rows.waiting) == 0
     database.close()
 
@@ -268,7 +268,7 @@ def test_the_migration_as_sql_makes_the_same_tables(engine: str, url: str, empty
     with rows.app(url).connect() as connection:
         assert definitions(connection) == printed
     database = Database(empty_url)
-    assert database.read(databases.check_schema) == schema.REVISION
+    assert database.read(fitness.check_schema) == schema.REVISION
     assert database.read(rows.last_position) == 0
     database.close()
 

@@ -1,0 +1,52 @@
+"""What an error of the database means: gone, refused, busy, or caused by the values."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import psycopg
+from sqlalchemy import exc
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell a database that does not answer from one that answers with a refusal."""
+    if isinstance(error, exc.TimeoutError):
+        return True  # of the pool
+    refusal = isinstance(error, exc.ProgrammingError) or is_denied(error)
+    return isinstance(error, exc.DBAPIError) and not refusal
+
+
+# PyMySQL calls a missing right an operational error: to the server, a database, a table and so on.
+_MYSQL_DENIED = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
+
+
+def is_denied(error: BaseException) -> bool:
+    """Tell that the role lacks a right."""
+    original = getattr(error, "orig", None)
+    if isinstance(original, psycopg.errors.InsufficientPrivilege):
+        return True
+    return bool(original and original.args and original.args[0] in _MYSQL_DENIED)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell that SQLite's one place for a writer is taken, longer than we wait for it."""
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlite_errorcode", 0) or 0
+    # The low byte is the primary result code; the rest says more precisely what is busy.
+    return code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+# MySQL and MariaDB report bad values under several classes of error: wrong or incorrect string
+# value, invalid JSON, a CHECK that failed.
+_MYSQL_BAD_VALUE = frozenset({1264, 1265, 1292, 1300, 1366, 1406, 3140, 3819, 4025})
+
+
+def is_bad_value(error: BaseException) -> bool:
+    """Tell an error that the values caused from one that the database or the network caused."""
+    original = error.orig if isinstance(error, exc.DBAPIError) else error
+    if isinstance(original, psycopg.Error):
+        return isinstance(original, psycopg.DataError | psycopg.IntegrityError)
+    if isinstance(error, exc.DBAPIError):
+        number = original.args[0] if original is not None and original.args else None
+        return isinstance(error, exc.DataError | exc.IntegrityError) or number in _MYSQL_BAD_VALUE
+    return isinstance(error, UnicodeError | ValueError | OverflowError | exc.StatementError)
