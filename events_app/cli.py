@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 from flask_jwt_extended import create_access_token
 from sqlalchemy.exc import SQLAlchemyError
 
-from events_app import doctor, errors, event, journal, outbox, settings, sidecar
+from events_app import doctor, errors, event, failures, journal, outbox, settings, sidecar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def _plainly(command: Callable[P, T]) -> Callable[P, T]:
         except errors.EventsError as error:
             raise click.ClickException(error.message) from error
         except SQLAlchemyError as error:
-            reason = " ".join(str(getattr(error, "orig", None) or error).split())
+            reason = failures.words_of(error)
             raise click.ClickException(f"the database says: {reason}") from error
         except UnicodeError as error:
             raise click.ClickException("an argument is not valid UTF-8") from error

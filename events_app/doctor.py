@@ -49,8 +49,7 @@ def _look(what: str, at: Callable[[], str]) -> Finding:
     except errors.EventsError as error:
         return Finding(what, ok=False, says=" ".join(error.message.split()))
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error)
-        return Finding(what, ok=False, says=" ".join(reason.split()))
+        return Finding(what, ok=False, says=failures.words_of(error))
 
 
 def _settings(parts: Sidecar) -> str:
@@ -119,7 +118,7 @@ def _role(parts: Sidecar) -> str:
             except SQLAlchemyError as error:
                 if not failures.is_denied(error):
                     raise
-                reason = str(getattr(error, "orig", None) or error)
+                reason = failures.words_of(error)
                 raise errors.DatabaseError(
                     f"the role lacks {right}; GRANT it ({reason})"
                 ) from error

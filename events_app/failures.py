@@ -8,6 +8,11 @@ import psycopg
 from sqlalchemy import exc
 
 
+def words_of(error: BaseException) -> str:
+    """Return what the database itself says, in one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
 def is_away(error: BaseException) -> bool:
     """Tell a database that does not answer from one that answers with a refusal."""
     if isinstance(error, exc.TimeoutError):

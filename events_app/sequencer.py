@@ -164,7 +164,7 @@ def move(connection: Connection, rows: int) -> Step | None:
     except Exception as error:
         if not failures.is_bad_value(error):
             raise
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        reason = failures.words_of(error)
     log.error("outbox row %d cannot be journalled and is rejected: %s", picked[0]["id"], reason)
     return _journal(connection, locked, picked, reason)
 

@@ -132,8 +132,7 @@ def _connect(
 ) -> Start:
     key = key_of(watcher)
     stored = _lock(connection, key)
-    head = journal.head(connection)
-    start = _start(connection, watcher, last_event_id, stored, head, limits)
+    start = _start(connection, watcher, last_event_id, stored, limits)
     if key is None:
         return start
     generation = 1 if stored is None else stored.generation + 1
@@ -159,33 +158,41 @@ def _start(
     watcher: Watcher,
     last_event_id: str | None,
     stored: Row[Any] | None,
-    head: journal.Head,
     limits: Limits,
 ) -> Start:
     if last_event_id is not None:
         cursor = event.Cursor.parse(last_event_id)
-        repeated_upto = head.last_position if cursor is not None and cursor.partly else 0
     else:
-        cursor = _stored_cursor(connection, watcher, stored)
-        repeated_upto = head.last_position
-        if stored is not None and stored.sent_position is not None:
-            repeated_upto = stored.sent_position
+        cursor = _stored_cursor(watcher, stored)
+    head = journal.head(connection, seen=cursor.point.position if cursor else 0)
+    if cursor is not None and last_event_id is None:
+        # The subscription keeps no tag: it is in the same database as the row that is there.
+        cursor = cursor._replace(point=cursor.point._replace(tag=head.seen_tag or 0))
     reason = _why_not(connection, watcher, cursor, head, limits)
     if cursor is None or reason:
         tag = journal.tag_at(connection, head.last_position) or 0
         end = event.Point(head.last_position, tag)
         return Start(resumed=False, reason=reason, epoch=head.epoch, point=end)
-    return Start(resumed=True, epoch=head.epoch, point=cursor.point, repeated_upto=repeated_upto)
+    return Start(
+        resumed=True,
+        epoch=head.epoch,
+        point=cursor.point,
+        repeated_upto=_repeated_upto(cursor, stored if last_event_id is None else None, head),
+    )
 
 
-def _stored_cursor(
-    connection: Connection, watcher: Watcher, stored: Row[Any] | None
-) -> event.Cursor | None:
+def _stored_cursor(watcher: Watcher, stored: Row[Any] | None) -> event.Cursor | None:
     if stored is None or stored.state != LIVE:
         return None
-    tag = journal.tag_at(connection, stored.position) or 0
-    point = event.Point(stored.position, tag)
+    point = event.Point(stored.position, 0)
     return event.Cursor.at(stored.epoch, point, watcher.user_id, watcher.folder)
+
+
+def _repeated_upto(cursor: event.Cursor, stored: Row[Any] | None, head: journal.Head) -> int:
+    """Tell up to where the client may have heard; `stored` where it did not say it itself."""
+    if stored is None:
+        return head.last_position if cursor.partly else 0
+    return head.last_position if stored.sent_position is None else int(stored.sent_position)
 
 
 def _why_not(
@@ -206,7 +213,7 @@ def _why_not(
     if not head.floor_position <= position <= head.last_position:
         return "pruned" if position < head.floor_position else "beyond the end"
     # At the floor itself the row is gone; the epoch must do.
-    tag = journal.tag_at(connection, position)
+    tag = head.seen_tag
     if tag != cursor.point.tag and not (tag is None and position == head.floor_position):
         return "another history"
     past = journal.past_of_user(

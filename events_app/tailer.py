@@ -146,13 +146,11 @@ class Tailer:
             self._must_look = False
         before = self.end
         head = self._read_head()
-        moved = 0
-        if head.waiting_since is not None:
-            moved = self._step()
-            self.backlogged = self._is_backlogged(head)
+        waits = head.waiting_since is not None
+        moved = self._step() if waits else 0
+        self.backlogged = self._is_backlogged(head)
+        if waits:
             head = self._read_head()
-        else:
-            self.backlogged = False
         self._follow(head)
         self.last_turn_at = self._clock.monotonic()
         if head.waiting_since is None or self.end != before:
