@@ -77,9 +77,8 @@ def folder_hash(user_id: str, folder: Folder) -> bytes:
     return hashlib.sha256(f"{user_id}\0{folder.fs}\0{folder.path}".encode()).digest()
 
 
-# Kind, epoch, position, tag, watcher. Signed, as databases have them: what a forger makes larger
-# reads as negative, and not as a number that no statement can hold.
-_CURSOR_LAYOUT = struct.Struct(">BqqI8s")
+# Kind, epoch, position, tag, watcher.
+_CURSOR_LAYOUT = struct.Struct(">BQQI8s")
 # The second kind stands before what its bearer may have heard in part.
 _WHOLE, _PARTLY = 1, 2
 # No journal has this epoch: a cursor that carries it never resumes.

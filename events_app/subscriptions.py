@@ -42,6 +42,8 @@ from events_app.scope import Watcher
 NEW, LIVE, FRESH = "new", "live", "fresh"
 
 EXPIRE_ROWS = 500
+# The largest that a column holds: a forged one beyond it must not reach a statement.
+LARGEST_POSITION = 2**63 - 1
 
 _KEY = (subscription.c.user_id, subscription.c.client_id, subscription.c.folder_hash)
 
@@ -164,7 +166,8 @@ def _start(
         cursor = event.Cursor.parse(last_event_id)
     else:
         cursor = _stored_cursor(watcher, stored)
-    head = journal.head(connection, seen=cursor.point.position if cursor else 0)
+    claimed = cursor.point.position if cursor else 0
+    head = journal.head(connection, seen=min(claimed, LARGEST_POSITION))
     if cursor is not None and last_event_id is None:
         # The subscription keeps no tag: it is in the same database as the row that is there.
         cursor = cursor._replace(point=cursor.point._replace(tag=head.seen_tag or 0))
