@@ -1,6 +1,6 @@
 # `make` alone explains itself. Every target works on a fresh clone.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check lint types format lock bench databases clean
+.PHONY: help run test test-fast test-laws check lint types format lock bench databases clean
 
 # Done once, and again when a lock or pyproject.toml changes.
 RUNTIME := .venv/.installed
@@ -19,6 +19,11 @@ test: $(DEV) ## run all tests, on SQLite, PostgreSQL and MariaDB (ARGS="-k curso
 test-fast: $(DEV) ## run the tests that need nothing but Python: pure ones and SQLite
 	@.venv/bin/python -m pytest --ignore=tests/server --ignore=tests/writers \
 		-k "not postgresql and not mariadb" $(ARGS)
+
+test-laws: $(DEV) ## try each law of the fold on 20,000 random histories (SEED=7 repeats, ARGS="-k law_7" picks)
+	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} && echo "SEED=$$seed" && \
+		.venv/bin/python -m pytest --hypothesis-profile=laws --hypothesis-seed="$$seed" \
+		--durations=0 tests/test_*_laws.py $(ARGS)
 
 check: lint types test ## do what CI does, in its order
 

@@ -11,6 +11,8 @@ from bench import (
     catch_up,
     connects,
     fan_out,
+    fold,
+    fold_remains,
     inserts,
     latency,
     machine,
@@ -28,6 +30,9 @@ FIGURES: dict[str, Callable[..., Table]] = {
     "inserts": inserts.measure,
     "catch-up": catch_up.measure,
     "connects": connects.measure,
+    "fold": fold.measure,
+    "fold-growth": fold.measure_growth,
+    "fold-remains": fold_remains.measure,
 }
 
 

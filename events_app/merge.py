@@ -1,26 +1,32 @@
-"""Fold a run of changes into a shorter one that leaves the client in the same state.
+"""Fold a run of changes into the shortest one that leaves the client in the same state.
 
 Theory of operation
-    A run is what one stream has read and not sent, in the order of the journal. Only neighbours
-    are merged: a `modify` after a `create` or `modify` of the same entry, and a `create` and
-    `delete` of the same entry. *Neighbours* are two changes between which nothing was kept that
-    could move, hide or replace an entry: renames, deletes and creates pass through and end every
-    neighbourhood, and so does what the watcher did itself; a modify of another entry does not.
-    The watcher's own changes are not told, but what was kept before them is told in the tree as it
-    is after them: at its new path below an own rename, and not at all below an own delete.
+    A run is what one stream has read and not sent, in the order of the journal. It is not merged
+    change by change: whether two changes of a file may become one depends on all that happened
+    between them to other files. So the run is read once into two trees (`forest`): what the client
+    has, and what the server has. What differs between them is told (`telling`): one step for each
+    entry, in an order in which every step can be done, with a step aside where entries are in each
+    other's way (`rings`).
+    It is safe because steps are not derived from changes but from places: whatever happened on the
+    way, a step is said only when the client's tree, as the steps before have left it, has the entry
+    where the step takes it from, and room where the step puts it.
+    In a second delivery the client's tree is not known: then the last word on each path is told
+    (`retelling`).
 
 Rules
-    When in doubt, send more. A merge is done only if it leaves the same tree, whatever else is in
-    it. In what may be a second delivery the client may already have what the run begins with, so
-    renames go as `delete` and `create`, and a `delete` is never dropped.
+    When in doubt, send more. A change that cannot be, given those before it, ends what is folded
+    together: what was before it is told, and all that was known is forgotten. A run for which no
+    way is found, or only a longer one, is told as it is.
+    The watcher's own changes are not told; they have moved the client's tree. A run with own
+    changes that cannot be folded is told like a second delivery, for then a change that passes
+    through could name what the client has moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
-from events_app import uri
+from events_app import forest, retelling, rings, telling
 from events_app.event import Change
 
 
@@ -35,91 +41,41 @@ def due_at(first: float, last: float, quiet: float, longest: float) -> float:
 def fold(
     run: Iterable[Change], *, repeated: bool = False, then: Iterable[Change] = ()
 ) -> list[Change]:
-    """Fold `run` and what comes `then`.
+    """Fold `run` and what comes `then`; any input at all comes out as some list.
 
     `repeated` says that the client may already have a part of `run`; it has nothing of `then`.
     The watcher's own changes are not in the result.
     """
-    folded = _Folded()
-    for change in run:
-        folded.add(change, repeated=repeated)
-    if repeated:
-        folded.end_neighbourhood()
-    for change in then:
-        folded.add(change, repeated=False)
-    return folded.kept
+    if not repeated:
+        return _fold([*run, *then])
+    later = list(then)
+    own = (change for change in later if change.own)
+    return retelling.last_words([*run, *own]) + _fold(later)
 
 
-class _Entry(NamedTuple):
-    file_id: str
-    path: str
-
-
-class _Folded:
-    """The list so far, and which entries are dirty in the present neighbourhood."""
-
-    def __init__(self) -> None:
-        self.kept: list[Change] = []
-        self._dirty: set[_Entry] = set()
-
-    def add(self, change: Change, *, repeated: bool) -> None:
-        entry = _Entry(change.file_id, change.from_path)
-        if change.own:
-            self.kept = [seen for each in self.kept if (seen := _after_own(each, change))]
-            self.end_neighbourhood()
-        elif change.type == "modify":
-            self._modify(change, entry)
-        elif change.type == "rename" and repeated:
-            self._keep(Change("delete", change.file_id, change.from_path))
-            self._keep(Change("create", change.file_id, change.to_path))
-        elif change.type == "delete" and not repeated and self._undoes_last(entry):
-            self.kept.pop()
-            self.end_neighbourhood()
+def _fold(run: Sequence[Change]) -> list[Change]:
+    has_own = any(change.own for change in run)
+    if len(run) == 1 and not has_own:
+        return list(run)
+    told: list[Change] = []
+    start = 0
+    while start < len(run):
+        read = forest.Forest()
+        end = read.read(run, start)
+        if end < len(run) and has_own:
+            return retelling.last_words(run)
+        if end == start:  # it cannot be, whatever was before it
+            end += 1
+            told.append(run[start])
         else:
-            self._keep(change)
-
-    def end_neighbourhood(self) -> None:
-        self._dirty.clear()
-
-    def _modify(self, change: Change, entry: _Entry) -> None:
-        if entry not in self._dirty:
-            self.kept.append(change)
-            self._dirty.add(entry)
-
-    def _keep(self, change: Change) -> None:
-        self.kept.append(change)
-        self._dirty = (
-            {_Entry(change.file_id, change.from_path)} if change.type == "create" else set()
-        )
-
-    def _undoes_last(self, entry: _Entry) -> bool:
-        if entry not in self._dirty:
-            return False
-        last = self.kept[-1]
-        return last.type == "create" and entry == (last.file_id, last.from_path)
+            told += _told(read, run[start:end], has_own=has_own)
+        start = end
+    return told
 
 
-def _after_own(change: Change, own: Change) -> Change | None:
-    """Tell `change` in the tree in which the client has already done what it did itself.
-
-    What it moved is told at its new path, what it deleted not at all.
-    """
-    if own.type == "rename":
-        return change._replace(
-            from_path=_moved(change.from_path, own), to_path=_moved(change.to_path, own)
-        )
-    if own.type != "delete":
-        return change
-    came_from_there = uri.at_or_below(change.from_path, own.from_path)
-    if change.type != "rename":
-        return None if came_from_there else change
-    went_there = uri.at_or_below(change.to_path, own.from_path)
-    if went_there:
-        return None if came_from_there else Change("delete", change.file_id, change.from_path)
-    return Change("create", change.file_id, change.to_path) if came_from_there else change
-
-
-def _moved(path: str, own: Change) -> str:
-    if not uri.at_or_below(path, own.from_path):
-        return path
-    return own.to_path + path.removeprefix(own.from_path)
+def _told(read: forest.Forest, rows: Sequence[Change], *, has_own: bool) -> list[Change]:
+    try:
+        told = telling.tell(read, rows)
+    except rings.NoWayOutError:
+        return retelling.last_words(rows) if has_own else list(rows)
+    return list(rows) if len(told) > len(rows) and not has_own else told

@@ -1,145 +1,129 @@
-"""Random histories that are valid and told: every replaced entry got its `delete` first."""
+"""Random valid histories: what an app does in a tree, and the rows it writes of it.
+
+A few bytes stand for one step, so that a history is quick to draw, and a failing one shrinks by
+leaving out steps and by making them simpler. A step that takes several rows may be left half done,
+and go on when others have happened.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, pairwise
+from typing import NamedTuple, Self
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from events_app.event import Change
+from tests.app_steps import STEPS, Choice
 from tests.client_tree import Tree
+from tests.file_app import App
 
-NAMES = "abc"
-DEEPEST = 3
-LONGEST_STEPS = 20
+LONGEST = 40
+
+# What a second or so on one core allows; a profile that asks for more gets more.
+law = settings(max_examples=max(300, settings().max_examples))
+
+# Numbers of rows, and where to cut a run into pages.
+numbers = st.integers(0, LONGEST)
+cuts = st.lists(numbers, max_size=4)
+
+
+def pages(rows: list[Change], before: list[int]) -> list[list[Change]]:
+    """Cut `rows` before the rows with these numbers; at the end if there are not so many."""
+    ends = [0, *sorted(min(cut, len(rows)) for cut in before), len(rows)]
+    return [rows[start:end] for start, end in pairwise(ends)]
 
 
 class History(NamedTuple):
-    """A tree and what happened in it."""
+    """A tree and what happened in it.
+
+    `heard`: up to where the watcher had been told everything, at some times.
+    """
 
     before: Tree
-    changes: list[Change]
+    rows: list[Change]
+    heard: list[int]
+
+    def after(self) -> Tree:
+        """Return the app's tree at the end."""
+        return self.before.copy().apply(self.rows)
+
+    def runs(self) -> list[list[Change]]:
+        """Cut the rows at where the watcher had been told everything."""
+        return pages(self.rows, self.heard)
 
 
-class _Server:
-    """The app's side: a tree with folders and a bin, and the rows it writes."""
+# Of each step: which, three flags, and what it chooses. Not one large number: of those Hypothesis
+# draws small ones mostly, while it shrinks bytes just as well.
+_STEP_BYTES = 5
+_STEP = st.binary(min_size=_STEP_BYTES, max_size=_STEP_BYTES)
+# A list of lists, since Hypothesis draws mostly short ones of either, and can leave out any part.
+_STEPS = st.lists(st.lists(_STEP, min_size=1, max_size=6), min_size=1, max_size=8)
+_TREE = st.lists(st.binary(min_size=1, max_size=4), max_size=4)
 
-    def __init__(self) -> None:
-        self.tree = Tree()
-        self.folders: set[str] = set()
-        self.bin: list[str] = []
-        self.rows: list[Change] = []
-        self._ids = 0
 
-    def new_id(self, *, folder: bool) -> str:
-        self._ids += 1
-        file_id = f"{'d' if folder else 'f'}{self._ids}"
-        if folder:
-            self.folders.add(file_id)
-        return file_id
+class _Flags(NamedTuple):
+    half_done: bool
+    special: bool
+    third: bool
 
-    def paths(self) -> list[str]:
-        return sorted(self.tree.entries)
+    @classmethod
+    def of(cls, number: int) -> Self:
+        return cls(bool(number & 1), bool(number & 2), bool(number & 4))
 
-    def places(self, outside: str | None = None) -> list[str]:
-        """List every path at which an entry may be put, none of them below `outside`."""
-        folders = [path for path in self.paths() if self.is_folder(path)]
-        roots = ["", *(path for path in folders if path.count("/") < DEEPEST)]
-        return [
-            f"{root}/{name}"
-            for root in roots
-            if outside is None or not f"{root}/".startswith(f"{outside}/")
-            for name in NAMES
-        ]
 
-    def is_folder(self, path: str) -> bool:
-        return self.tree.entries[path].file_id in self.folders
+def _told(_app: App, _flags: _Flags) -> None:
+    pass
 
-    def write(self, kind: str, path: str, to_path: str = "") -> None:
-        self.put(Change(kind, self.tree.entries[path].file_id, path, to_path))
 
-    def put(self, row: Change) -> None:
-        self.rows.append(row)
-        self.tree.apply([row])
+def _silent(app: App, flags: _Flags) -> None:
+    """Leave out the `delete` of what is replaced by one step in two."""
+    app.told = not flags.special
 
-    def make_free(self, path: str) -> None:
-        if path in self.tree.entries:
-            self.delete(path)
 
-    def delete(self, path: str) -> None:
-        gone = [entry.file_id for entry in self.tree.at_or_below(path).values()]
-        self.bin += [file_id for file_id in gone if file_id not in self.folders]
-        self.write("delete", path)
+def _shared(app: App, flags: _Flags) -> None:
+    """Let the watcher do one step in two itself, and hear of everything now and then."""
+    app.own = flags.special
+    if all(flags):
+        app.hear()
 
-    def create(self, path: str, file_id: str) -> None:
-        self.make_free(path)
-        self.put(Change("create", file_id, path))
 
-    def rename(self, path: str, to_path: str) -> None:
-        # What must make room may be the folder that the entry is in: then there is nothing to do.
-        if path == to_path or f"{path}/".startswith(f"{to_path}/"):
-            return
-        self.make_free(to_path)
-        self.write("rename", path, to_path)
-
-    def swap(self, one: str, other: str) -> None:
-        if f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"):
-            return
-        self.create("/t", self.new_id(folder=False))
-        self.write("delete", "/t")
-        self.write("rename", one, "/t")
-        self.write("rename", other, one)
-        self.write("rename", "/t", other)
+Mood = Callable[[App, _Flags], None]
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> History:
-    """Draw a tree of files and folders, and some rows of what happened in it."""
-    server = _Server()
-    for _ in range(draw(st.integers(0, 6))):
-        _create(draw, server)
-    before = Tree(server.tree.ids().items())
-    server.rows = []
-    server.tree = before.copy()
-    for _ in range(draw(st.integers(1, LONGEST_STEPS))):
-        draw(st.sampled_from(_STEPS))(draw, server)
-    return History(before, server.rows)
+def _histories(draw: st.DrawFn, mood: Mood) -> History:
+    app = App()
+    for number in chain.from_iterable(draw(_TREE)):
+        choice = Choice(number)
+        folder = choice.of([True, False])
+        app.new(choice.of(app.places()), folder=folder)
+    before = app.begin()
+    for _ in _done(app, mood, chain.from_iterable(draw(_STEPS))):
+        if len(app.rows) >= LONGEST:
+            break
+    return History(before, app.rows[:LONGEST], app.heard)
 
 
-def _create(draw: st.DrawFn, server: _Server) -> None:
-    place = draw(st.sampled_from(server.places()))
-    server.create(place, server.new_id(folder=draw(st.booleans())))
+def _done(app: App, mood: Mood, steps: Iterable[bytes]) -> Iterator[object]:
+    """Do the steps; what was left half done goes on when the next one is."""
+    half_done: list[Iterator[object]] = []
+    for kind, bits, *choice in steps:
+        flags = _Flags.of(bits)
+        mood(app, flags)
+        step = STEPS[kind % len(STEPS)](app, Choice(int.from_bytes(choice)))
+        if flags.half_done:
+            yield next(step, None)
+            half_done.append(step)
+        else:
+            yield from step
+        if len(half_done) > 1:
+            yield from half_done.pop(0)
+    for step in half_done:
+        yield from step
 
 
-def _restore(draw: st.DrawFn, server: _Server) -> None:
-    if server.bin:
-        file_id = draw(st.sampled_from(server.bin))
-        server.bin.remove(file_id)
-        server.create(draw(st.sampled_from(server.places())), file_id)
-
-
-def _modify(draw: st.DrawFn, server: _Server) -> None:
-    files = [path for path in server.paths() if not server.is_folder(path)]
-    if files:
-        server.write("modify", draw(st.sampled_from(files)))
-
-
-def _delete(draw: st.DrawFn, server: _Server) -> None:
-    if server.paths():
-        server.delete(draw(st.sampled_from(server.paths())))
-
-
-def _rename(draw: st.DrawFn, server: _Server) -> None:
-    if server.paths():
-        path = draw(st.sampled_from(server.paths()))
-        server.rename(path, draw(st.sampled_from(server.places(outside=path))))
-
-
-def _swap(draw: st.DrawFn, server: _Server) -> None:
-    if server.paths():
-        pick = st.sampled_from(server.paths())
-        server.swap(draw(pick), draw(pick))
-
-
-# Modifies and short-lived files are what a fold is for: they come twice as often.
-_STEPS = [_create, _restore, _modify, _modify, _delete, _delete, _rename, _swap]
+told = _histories(_told)
+silent = _histories(_silent)
+shared = _histories(_shared)
