@@ -141,6 +141,7 @@ def past_of_user(
     folders = sorted(root)
     ended = and_(
         journal.c.fs == fs,
+        or_(journal.c.to_path.is_(None), journal.c.to_path != journal.c.from_path),
         or_(
             and_(journal.c.type != "modify", journal.c.from_path.in_(folders)),
             journal.c.to_path.in_(folders),

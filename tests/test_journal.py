@@ -161,6 +161,8 @@ def test_the_past_of_a_user_is_counted_up_to_one_too_many(database: Database) ->
         ({"type": "delete", "from_path": "/a"}, 1),
         ({"type": "rename", "from_path": "/a", "to_path": "/z"}, 1),
         ({"type": "rename", "from_path": "/z", "to_path": "/a/b"}, 1),
+        ({"type": "rename", "from_path": "/a", "to_path": "/a"}, 0),
+        ({"type": "rename", "from_path": "/a", "to_path": "/A"}, 1),
         ({"type": "create", "from_path": "/a/b"}, 1),
         ({"type": "modify", "from_path": "/a/b"}, 0),
         ({"type": "delete", "from_path": "/a/b/c"}, 0),
