@@ -13,7 +13,8 @@ import events_app
 
 RINGS = (
     {"errors", "clock", "kinds", "settings", "reference", "uri", "event", "intake", "scope"}
-    | {"merge", "sse", "window", "logs", "__init__"},
+    | {"merge", "tree", "forest", "telling", "rings", "retelling"}
+    | {"sse", "window", "logs", "__init__"},
     {
         "columns",
         "schema",
