@@ -27,6 +27,7 @@ class Entry:
     __slots__ = ("children", "file_id", "name", "parent")
 
     def __init__(self, file_id: str, parent: Entry | None, name: str) -> None:
+        """Name what it is and where; the root is the one that is in nothing."""
         self.file_id = file_id
         self.parent = parent
         self.name = name
@@ -51,6 +52,7 @@ class App:
     """
 
     def __init__(self, seed: int) -> None:
+        """Begin with an empty tree; `seed` is what chance is drawn from."""
         self.rng = random.Random(seed)
         self.root = Entry("", None, "")
         self.rows: list[Change] = []

@@ -62,12 +62,14 @@ def rings(app: App, rows: int) -> None:
 
 def one_ring(app: App, rows: int) -> None:
     """Move each file away and back, so that all have places to step aside to; then one ring."""
-    folders, files = _begin(app, rows // 3)
+    folders, files = _begin(app, (rows - 1) // 3)
     for file in files:
         parent, name = file.parent or app.root, file.name
         app.rename(file, folders[0], app.new())
         app.rename(file, parent, name)
     app.rotate(files)
+    while len(app.rows) < rows:
+        app.modify(files[0])
 
 
 def saves(app: App, rows: int) -> None:

@@ -60,6 +60,7 @@ class Forest:
         place = self._place(change.from_path, taken=kind != "create")
         if place is None:
             return False
+        place.is_told_of |= not change.own
         entry = place.server
         if entry is None:
             return kind == "create" and self._create(change, place)
@@ -109,6 +110,7 @@ class Forest:
             return False
         if entry.inside is not None and is_below(target.folder, entry, SERVER):
             return False
+        target.is_told_of |= not change.own
         self._leave(entry, place)
         entry.stand_in_server(target)
         if change.own:

@@ -2,7 +2,9 @@
 
 In every history that leads into a ring, one entry went through some third place. So the first
 choice are the places that the ring's own entries went through, their stops; then any place that the
-run names: what stands there is known, and so whether it is free.
+run names: what stands there is known, and so whether it is free. Only places that others' changes
+name: a second delivery says the last word on each of them, and so would heal a client that broke
+off behind the step aside.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ class _Judge:
     def _judge(self, entry: Entry, place: Place) -> int:
         folder, occupant = place.folder, place.client
         above = list(upwards(folder, CLIENT))
-        if (entry, place) in self._tried or entry in above or not above[-1].is_root:
+        if not place.is_told_of or (entry, place) in self._tried:
+            return IMPOSSIBLE
+        if entry in above or not above[-1].is_root:
             return IMPOSSIBLE
         if occupant is not None:
             return TAKEN if self._can_make_room(occupant) else IMPOSSIBLE

@@ -96,14 +96,18 @@ class Entry:
 
 
 class Place:
-    """A name in a folder, and who stands there in the client's tree and in the server's."""
+    """A name in a folder, and who stands there in the client's tree and in the server's.
 
-    __slots__ = ("client", "folder", "name", "server")
+    `is_told_of`: somebody else's change names it, not only the client's own.
+    """
+
+    __slots__ = ("client", "folder", "is_told_of", "name", "server")
 
     def __init__(self, folder: Entry, name: str) -> None:
         """Make a place where nobody stands."""
         self.folder = folder
         self.name = name
+        self.is_told_of = False
         self.client: Entry | None = None
         self.server: Entry | None = None
 

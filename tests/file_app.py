@@ -27,7 +27,8 @@ class App:
     With `told`, what has to make room gets its `delete` first, as the docs ask of apps. While `own`
     is set it is the watcher itself that acts; it does so only where its own tree, which has not
     heard of anything since `hear`, has the same entry at the same path, and the same room for it.
-    Each step returns whether it was done.
+    What others deleted and restored since then is not the same. Each step returns whether it was
+    done.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class App:
         self.heard: list[int] = []
         self.bin: list[str] = []
         self._folders: set[str] = set()
+        self._restored: set[str] = set()
         self._homes: dict[str, Place] = {}
         self._ids = 0
 
@@ -95,6 +97,8 @@ class App:
         path = self._free(place)
         if path is None or self._path(file_id) is not None:
             return False
+        if not self.own:
+            self._restored.add(file_id)
         return self._write(Change("create", file_id, path))
 
     def modify(self, file_id: str) -> bool:
@@ -130,6 +134,7 @@ class App:
     def hear(self) -> None:
         """Let the watcher hear of everything."""
         self.watcher = self.tree.copy()
+        self._restored.clear()
         self.heard.append(len(self.rows))
 
     def begin(self) -> Tree:
@@ -141,6 +146,7 @@ class App:
         self.watcher = self.tree.copy()
         self.rows = []
         self.bin = []
+        self._restored.clear()
         return self.tree.copy()
 
     def _witness(self, folder: str) -> str:
@@ -181,4 +187,6 @@ class App:
         if not path:
             return True
         here, there = self.tree.entries.get(path), self.watcher.entries.get(path)
-        return bool(here and there and here.file_id == there.file_id)
+        if here is None or there is None or here.file_id in self._restored:
+            return False
+        return here.file_id == there.file_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from events_app import merge
@@ -85,6 +87,63 @@ def test_a_trap_that_is_told_twice_heals(name: str) -> None:
     client = Tree(files, strict=False).apply(merge.fold(history))
     client.apply(merge.fold(history, repeated=True))
     assert client.look_up_dirty(Tree(end.items())).ids() == end
+
+
+# -- rings ---------------------------------------------------------------------------------------
+
+
+def test_who_dies_in_its_folder_makes_room_for_a_step_aside() -> None:
+    """The ring of 2 and 3 has no other place than that of 4, which its folder's end would cover."""
+    files = [("/d", "1"), ("/d/x", "4"), ("/a", "2")]
+    history = [
+        delete("/d/x", "4"),
+        rename("/a", "/d/x", "2"),
+        create("/a", "3"),
+        rename("/d/x", "/a/b", "2"),
+        delete("/d", "1"),
+    ]
+    folded = merge.fold(history)
+    assert folded == history
+    assert Tree(files).apply(folded).ids() == {"/a": "3", "/a/b": "2"}
+
+
+def test_who_finds_no_way_out_goes_before_what_takes_the_room() -> None:
+    """Said in the order of last rows, the create of 4 would take the one place that is free."""
+    files = [("/a", "1"), ("/a/a", "2"), ("/b", "3")]
+    history = [
+        rename("/a", "/b/a", "1"),
+        rename("/b/a/a", "/a", "2"),
+        rename("/b/a", "/a/b", "1"),
+        create("/b/a", "4"),
+        modify("/a/b", "1"),
+    ]
+    folded = merge.fold(history)
+    assert len(folded) == len(history)
+    assert Tree(files).apply(folded).ids() == {"/b": "3", "/a": "2", "/a/b": "1", "/b/a": "4"}
+
+
+def test_nobody_steps_aside_to_where_only_the_watcher_made_room() -> None:
+    """A second delivery says nothing of /a: a client that broke off there would keep 3 at /a."""
+    files = [("/a", "1"), ("/b", "2"), ("/c", "3")]
+    history = [
+        rename("/c", "/a/x", "3"),
+        rename("/b", "/c", "2"),
+        rename("/a/x", "/b", "3"),
+        own(delete("/a")),
+    ]
+    server = Tree(files).apply(history)
+    for told in range(len(merge.fold(history)) + 1):
+        client = Tree(files[1:], strict=False).apply(merge.fold(history)[:told])
+        client.apply(merge.fold(history, repeated=True))
+        assert client.look_up_dirty(server).ids() == server.ids()
+
+
+def test_in_a_ring_of_ten_thousand_one_steps_aside() -> None:
+    """And nothing is called ten thousand deep."""
+    names = [f"/{number}" for number in range(10_000)]
+    moves = [rename(name, before, name) for before, name in pairwise(names)]
+    history = [rename(names[0], "/t", names[0]), *moves, rename("/t", names[-1], names[0])]
+    assert merge.fold(history) == history
 
 
 # -- files among each other ----------------------------------------------------------------------
