@@ -115,8 +115,8 @@ def test_who_finds_no_way_out_goes_before_what_takes_the_room() -> None:
         rename("/b/a/a", "/a", "2"),
         rename("/b/a", "/a/b", "1"),
         create("/b/a", "4"),
-        modify("/b", "3"),
-        modify("/b", "3"),
+        modify("/a", "2"),
+        modify("/a", "2"),
         modify("/a/b", "1"),
     ]
     folded = merge.fold(history)
