@@ -11,14 +11,13 @@ Rules
     - The greenlet that waits is shallow: whatever needs SQL runs in another one and rings the bell.
       Stack pages that were touched once never come back while a greenlet lives.
     - Nothing is told after the end of the watched folder but `reconnect-required`, whose `id` does
-      not resume. No stream ends within its first ten seconds, except at shutdown.
+      not resume. When that and every other end comes, `ending` says.
     - It never ends because the database is away.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from events_app import sse, subscriptions
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.delivery import Delivery, Ledger
+from events_app.ending import Ending
 from events_app.event import Cursor, Point
 from events_app.follower import Follower
 from events_app.peers import Peer
@@ -36,16 +36,9 @@ from events_app.tailer import Tailer
 
 log = logging.getLogger(__name__)
 
-# Clients reconnect without delay after a clean end: an end sooner than this would be a storm.
-LEAST_LIFE_SECONDS = 10.0
 # The first frame leaves within a second, whatever the database does.
 FIRST_KEEP_ALIVE_SECONDS = 0.8
 RETRY_SECONDS = 1.0
-# A worker that stops still accepts until gunicorn looks up, once a second. Who comes in then would
-# otherwise come in again and again.
-LATE_LIFE_SECONDS = 1.5
-# Tokens issued together expire together; their streams need not.
-EXPIRY_JITTER_SECONDS = 5.0
 
 
 class Pace(NamedTuple):
@@ -88,15 +81,12 @@ class Stream:
         "_busy",
         "_closed",
         "_delivery",
-        "_end_at",
-        "_end_reason",
+        "_ending",
         "_follower",
-        "_opened_at",
         "_peer",
         "_request",
         "_retry_at",
         "_start",
-        "_stopping",
         "_written_at",
         "user_id",
     )
@@ -115,33 +105,15 @@ class Stream:
         self._start: subscriptions.Start | None = None
         self._busy = False
         self._retry_at = now
-        self._opened_at = now
         self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - around.pace.keep_alive
-        self._end_at, self._end_reason = self._planned_end(now)
-        self._stopping = False
-
-    def _planned_end(self, now: float) -> tuple[float, str]:
-        jitter = random.uniform(0, EXPIRY_JITTER_SECONDS)  # noqa: S311 -- guards nothing
-        good_for = max(self._request.token_seconds, LEAST_LIFE_SECONDS) + jitter
-        lifetime = self._around.pace.lifetime
-        if lifetime is not None and lifetime < good_for:
-            return now + max(lifetime, LEAST_LIFE_SECONDS), "it has lived long enough"
-        return now + good_for, "its token has expired"
+        self._ending = Ending(now, request.token_seconds, around.pace.lifetime)
 
     # -- told from outside ---------------------------------------------------------------------
 
     def stop(self, *, late: bool = False) -> None:
         """End soon: the server is shutting down; `late`: it was, when this stream came."""
-        if self._stopping:
-            return
-        self._stopping = True
-        drain = self._around.pace.drain
-        wait = random.uniform(0, drain)  # noqa: S311 -- guards nothing
-        if late:
-            wait = max(drain, LATE_LIFE_SECONDS)
-        self._end_at = min(self._end_at, self._now() + wait)
-        self._end_reason = "the server is shutting down"
-        self._bell.set()
+        if self._ending.stop(self._now(), self._around.pace.drain, late=late):
+            self._bell.set()
 
     def peer_closed(self) -> None:
         """End at once: nobody listens."""
@@ -156,7 +128,7 @@ class Stream:
         try:
             while not self._closed:
                 yield from self._due_frames()
-                if self._now() >= self._end_at:
+                if self._ending.is_due(self._now()):
                     yield from self._last_frame()
                     return
                 self._around.clock.wait(self._bell, self._pause())
@@ -176,7 +148,7 @@ class Stream:
             yield from self._send(sse.frame(sse.KEEP_ALIVE, self._id_at(self._safe())))
 
     def _pause(self) -> float:
-        times = [self._end_at, self._written_at + self._around.pace.keep_alive]
+        times = [self._ending.at, self._written_at + self._around.pace.keep_alive]
         if (due_at := self._run_due_at()) is not None:
             times.append(due_at)
         if not self._busy and self._retry_at > self._now():
@@ -258,10 +230,8 @@ class Stream:
         while (moved := follower.advance()) or self._run_is_due():
             if not moved or self._run_is_due():
                 yield from self._send_run(follower)
-        if follower.end is not None and self._end_reason != follower.end.value:
-            self._end_reason = follower.end.value
-            soonest = max(self._now(), self._opened_at + LEAST_LIFE_SECONDS)
-            self._end_at = min(self._end_at, soonest)
+        if follower.end is not None:
+            self._ending.give_up(self._now(), follower.end)
         elif follower.needs_page():
             self._aside(follower.fetch_page)
 
@@ -320,7 +290,7 @@ class Stream:
             self._around.ledger.wrote(self._delivery, position, change=change)
 
     def _last_frame(self) -> Iterator[bytes]:
-        log.info("a stream of user %s ends: %s", self.user_id, self._end_reason)
+        log.info("a stream of user %s ends: %s", self.user_id, self._ending.reason.value)
         follower = self._follower
         cursor = self._id_at(self._safe())
         if self._start is not None and follower is not None and follower.end is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from events_app import journal, sse, stream, subscriptions
+from events_app import ending, journal, sse, stream, subscriptions
 from events_app.event import Cursor
 from events_app.window import Window
 from tests.worker import CLIENT, OTHER, Connected, StubbornPeer, Worker, make, watcher
@@ -455,7 +455,7 @@ def ended_by_fresh_start(worker: Worker, reader: Connected, who: Any = None) -> 
     assert {frame.name for frame in held} <= {"keep-alive"}
     assert last.name == "reconnect-required"
     assert last.data == "[]"
-    assert reader.age == stream.LEAST_LIFE_SECONDS
+    assert reader.age == ending.LEAST_LIFE_SECONDS
     worker.ledger.flush()
     assert worker.holds_nothing()
     assert worker.subscription().state == subscriptions.FRESH

@@ -1,0 +1,75 @@
+"""When one stream ends, and why: of the ends that lie ahead, the first.
+
+Rules
+    - No stream ends within its first ten seconds: clients come back at once after a clean end.
+      Only a shutdown does not wait for that, for the worker would be killed meanwhile.
+    - What many streams would do in the same moment (tokens that expire together, a shutdown) is
+      spread by chance.
+    - An end that was told never moves to later.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+
+from events_app import scope
+
+# Clients reconnect without delay after a clean end: an end sooner than this would be a storm.
+LEAST_LIFE_SECONDS = 10.0
+# A worker that stops still accepts until gunicorn looks up, once a second. Who comes in then would
+# otherwise come in again and again.
+LATE_LIFE_SECONDS = 1.5
+# Tokens issued together expire together; their streams need not.
+EXPIRY_JITTER_SECONDS = 5.0
+
+
+class Reason(enum.Enum):
+    """Why a stream ends that could go on from where it stands."""
+
+    TOKEN_EXPIRED = "its token has expired"  # noqa: S105 -- a sentence
+    LIFETIME = "it has lived long enough"
+    SHUTDOWN = "the server is shutting down"
+
+
+class Ending:
+    """The end of one stream as it is known so far. Times are monotonic seconds."""
+
+    __slots__ = ("_opened_at", "_stopping", "at", "reason")
+
+    def __init__(self, now: float, token_seconds: float, lifetime_seconds: float | None) -> None:
+        """Plan the end of a stream that opens `now`, whose token is good for `token_seconds`."""
+        self._opened_at = now
+        self._stopping = False
+        self.reason: Reason | scope.End = Reason.TOKEN_EXPIRED
+        jitter = random.uniform(0, EXPIRY_JITTER_SECONDS)  # noqa: S311 -- guards nothing
+        good_for = max(token_seconds, LEAST_LIFE_SECONDS) + jitter
+        if lifetime_seconds is not None and lifetime_seconds < good_for:
+            self.reason = Reason.LIFETIME
+            good_for = max(lifetime_seconds, LEAST_LIFE_SECONDS)
+        self.at = now + good_for
+
+    def stop(self, now: float, drain_seconds: float, *, late: bool) -> bool:
+        """End within the drain: the server is shutting down; tell whether that was news.
+
+        `late`: it was already, when this stream came.
+        """
+        if self._stopping:
+            return False
+        self._stopping = True
+        wait = random.uniform(0, drain_seconds)  # noqa: S311 -- guards nothing
+        if late:
+            wait = max(drain_seconds, LATE_LIFE_SECONDS)
+        self.at = min(self.at, now + wait)
+        self.reason = Reason.SHUTDOWN
+        return True
+
+    def give_up(self, now: float, why: scope.End) -> None:
+        """End as soon as may be: nothing that follows can be told, and a fresh start must be."""
+        if self.reason is not why:
+            self.reason = why
+            self.at = min(self.at, max(now, self._opened_at + LEAST_LIFE_SECONDS))
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether it is time."""
+        return now >= self.at
