@@ -25,7 +25,7 @@ OPEN_SECONDS = 120
 NAP_SECONDS = 0.002
 
 CHANGE = b'"file_id":'
-GREETING = re.compile(rb"event: (?:subscribed|resumed)\n(?:id: .*\n)?data: ")
+GREETING = re.compile(rb"event: (?:subscribed|resumed)\n(?:id: .*\n)?(?:retry: .*\n)?data: ")
 NUMBER = re.compile(rb'"file_id":"number-(\d+)"')
 
 

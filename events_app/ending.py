@@ -1,4 +1,4 @@
-"""When one stream ends, and why: of the ends that lie ahead, the first.
+"""When one stream ends, and why: of the ends that lie ahead, the first. When its client returns.
 
 Rules
     - No stream ends within its first ten seconds: clients come back at once after a clean end.
@@ -22,6 +22,10 @@ LEAST_LIFE_SECONDS = 10.0
 LATE_LIFE_SECONDS = 1.5
 # Tokens issued together expire together; their streams need not.
 EXPIRY_JITTER_SECONDS = 5.0
+# A connect costs more than a millisecond: when a worker dies, all its clients must not be back in
+# the same moment. On average as long as browsers wait by themselves.
+RETURN_SECONDS = 1.0
+RETURN_JITTER_SECONDS = 4.0
 
 
 class Reason(enum.Enum):
@@ -73,3 +77,8 @@ class Ending:
     def is_due(self, now: float) -> bool:
         """Tell whether it is time."""
         return now >= self.at
+
+
+def return_seconds() -> float:
+    """Choose how long one client is to wait before it comes back."""
+    return RETURN_SECONDS + random.uniform(0, RETURN_JITTER_SECONDS)  # noqa: S311 -- guards nothing

@@ -2,7 +2,8 @@
 
 Every frame is an `event`, an `id` and one `data` line, then an empty line: LF only, one space
 after each colon, ASCII only. Widely used clients stall on, or lose the frame behind, anything
-else: a comment, a block without data, an unknown name, an empty `event` array.
+else: a comment, a block without data, an unknown name, an empty `event` array. The only line more
+is `retry`, in the frame that begins a stream.
 """
 
 from __future__ import annotations
@@ -27,10 +28,17 @@ Payload = Literal["array", "object"]
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-def frame(name: str, cursor: str | None, data: str = "[]") -> bytes:
-    """Write one frame; without a cursor (a stream that is still held) it has no `id`."""
+def frame(
+    name: str, cursor: str | None, data: str = "[]", *, retry_seconds: float | None = None
+) -> bytes:
+    """Write one frame; without a cursor (a stream that is still held) it has no `id`.
+
+    `retry_seconds` is how long a client that goes by the standard waits before it comes back.
+    """
     identity = "" if cursor is None else f"id: {cursor}\n"
-    return f"event: {name}\n{identity}data: {data}\n\n".encode("ascii")
+    # Before `data`: a block must end with it, and begin as every other.
+    retry = "" if retry_seconds is None else f"retry: {round(1000 * retry_seconds)}\n"
+    return f"event: {name}\n{identity}{retry}data: {data}\n\n".encode("ascii")
 
 
 # One folder is watched by many, and what they are told together is encoded once. Only short runs:

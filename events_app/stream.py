@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from gevent.event import Event
 
-from events_app import sse, subscriptions
+from events_app import ending, sse, subscriptions
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.delivery import Delivery, Ledger
@@ -188,7 +188,8 @@ class Stream:
             self._follower = self._follow_from(self._start)
             self._delivery = self._open_delivery(self._start)
             name = sse.RESUMED if self._start.resumed else sse.SUBSCRIBED
-            yield from self._send(sse.frame(name, self._id_at(self._safe())))
+            cursor, wait = self._id_at(self._safe()), ending.return_seconds()
+            yield from self._send(sse.frame(name, cursor, retry_seconds=wait))
 
     def _connect(self) -> None:
         request, around = self._request, self._around

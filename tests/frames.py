@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 from tests.serving import EVENTS_PATH, Server
 
-FRAME = re.compile(rb"event: ([a-z-]+)\n(?:id: ([A-Za-z0-9_-]+)\n)?data: ([\x20-\x7e]+)\n\n")
+FRAME = re.compile(
+    rb"event: ([a-z-]+)\n(?:id: ([A-Za-z0-9_-]+)\n)?(?:retry: [1-9]\d*\n)?data: ([\x20-\x7e]+)\n\n"
+)
 NAMES = {"subscribed", "resumed", "event", "keep-alive", "reconnect-required"}
 
 

@@ -217,9 +217,10 @@ def test_an_open_stream_has_these_headers_and_says_subscribed(app: Flask) -> Non
         "Cache-Control": "no-cache, no-transform",
         "X-Accel-Buffering": "no",
     }
-    name, cursor, data = first_frame(answer).split("\n")[:3]
+    name, cursor, wait, data = first_frame(answer).split("\n")[:4]
     assert (name, data) == ("event: subscribed", "data: []")
     assert cursor.startswith("id: ")
+    assert wait.startswith("retry: ")
 
 
 def test_a_client_that_hangs_up_before_the_first_frame_leaves_nothing_behind(app: Flask) -> None:

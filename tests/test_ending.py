@@ -46,6 +46,14 @@ def test_token_or_lifetime_whichever_ends_first_but_never_within_ten_seconds(
     assert (planned.at, planned.reason) == (NOW + after, reason)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_chance_spreads_the_return_of_clients(
+    monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    by_chance(monkeypatch, share)
+    assert ending.return_seconds() == 1 + 4 * share
+
+
 def test_it_is_due_from_its_moment_on() -> None:
     planned = opened(40)
     assert [planned.is_due(NOW + after) for after in (39.9, 40, 41)] == [False, True, True]

@@ -20,6 +20,10 @@ MOVED = Change("rename", "f9", "/plan.md", "/final.md")
     [
         (sse.frame(sse.SUBSCRIBED, "c1"), b"event: subscribed\nid: c1\ndata: []\n\n"),
         (sse.frame(sse.RESUMED, "c1"), b"event: resumed\nid: c1\ndata: []\n\n"),
+        (
+            sse.frame(sse.RESUMED, "c1", retry_seconds=1.2345),
+            b"event: resumed\nid: c1\nretry: 1234\ndata: []\n\n",
+        ),
         (sse.frame(sse.KEEP_ALIVE, "c1"), b"event: keep-alive\nid: c1\ndata: []\n\n"),
         (sse.frame(sse.KEEP_ALIVE, None), b"event: keep-alive\ndata: []\n\n"),
         (

@@ -58,6 +58,24 @@ def test_the_first_frame_is_there_at_once_and_says_subscribed(worker: Worker) ->
     assert position(first.id) == worker.tailer.end.position
 
 
+def test_only_the_frame_that_begins_says_how_long_to_wait(worker: Worker) -> None:
+    """Every client that goes by the standard knows it from then on."""
+    worker.database.away = True
+    reader = worker.stream(debounce=0)
+    reader.expect("keep-alive")
+    worker.database.away = False
+    worker.later(1.5, "create", "/a")
+    worker.clock.at(worker.clock.now + 2, reader.stream.stop)
+    written = list(reader.frames)
+    assert [frame.split(b"\n")[0] for frame in written] == [
+        b"event: subscribed",
+        b"event: event",
+        b"event: reconnect-required",
+    ]
+    assert [frame.count(b"\nretry: 1000\n") for frame in written] == [1, 0, 0]
+    assert b"".join(written).count(b"retry") == 1
+
+
 def test_without_a_client_id_nothing_is_remembered(worker: Worker) -> None:
     for _ in range(2):
         reader = worker.stream(watcher(client_id=None))

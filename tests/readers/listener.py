@@ -216,7 +216,9 @@ def _frames(process: subprocess.Popen[bytes], response: Response) -> Iterator[He
             seen = end + 2
 
 
-FRAME = re.compile(rb"event: ([a-z-]+)\nid: ([\x21-\x7e]+)\ndata: ([\x20-\x7e]+)\n\n")
+FRAME = re.compile(
+    rb"event: ([a-z-]+)\nid: ([\x21-\x7e]+)\n(?:retry: [1-9]\d*\n)?data: ([\x20-\x7e]+)\n\n"
+)
 
 
 def golden_frame(text: bytes) -> Heard:

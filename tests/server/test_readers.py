@@ -158,7 +158,9 @@ class TestModel:
 
     def test_gets_only_whole_frames_in_a_chunk(self, show: Show, name: str) -> None:
         """A frame is one write. One that was held from its first moment on may have no id."""
-        whole = re.compile(rb"(event: [a-z-]+\n(id: [\w-]+\n)?data: [\x20-\x7e]+\n\n)+")
+        whole = re.compile(
+            rb"(event: [a-z-]+\n(id: [\w-]+\n)?(retry: \d+\n)?data: [\x20-\x7e]+\n\n)+"
+        )
         model = model_of(show, name)
         pieces = [piece for one in model.connections for piece in one.chunked.chunks if piece]
         assert pieces != []
@@ -226,9 +228,10 @@ def test_desktop_counts_no_fault_over_a_reload(sqlite_url: str, tmp_path: Path) 
     assert [change["from"] for change in changes(heard)] == ["/new"]
 
 
-# -- the wire on one screen: exactly what curl gets, with A, B, C for the ids as they come ---------
+# -- the wire on one screen: exactly what curl gets ------------------------------------------------
+# With A, B, C for the ids as they come, and R for the milliseconds to wait.
 
-SUBSCRIBED = b"event: subscribed\nid: A\ndata: []\n\n"
+SUBSCRIBED = b"event: subscribed\nid: A\nretry: R\ndata: []\n\n"
 FIRST = (
     b"event: event\nid: A\ndata: ["
     b'{"type":"create","file_id":"f1","from":"/plan.md","to":""},'
@@ -250,7 +253,7 @@ LONG = (
 )
 KEEP_ALIVE = b"event: keep-alive\nid: B\ndata: []\n\n"
 RECONNECT_REQUIRED = b"event: reconnect-required\nid: B\ndata: []\n\n"
-RESUMED = b"event: resumed\nid: B\ndata: []\n\n"
+RESUMED = b"event: resumed\nid: B\nretry: R\ndata: []\n\n"
 MISSED = (
     b"event: event\nid: C\ndata: ["
     b'{"type":"create","file_id":"f9","from":"/verpasst \\u2713","to":""},'
@@ -279,7 +282,7 @@ def curl(show: Show) -> Curl:
 
 
 def golden(responses: Sequence[Response]) -> list[list[bytes]]:
-    """Cut each body into frames, with one letter for each id."""
+    """Cut each body into frames, with one letter for each id and R for any time to wait."""
     letters: dict[bytes, bytes] = {}
 
     def lettered(match: re.Match[bytes]) -> bytes:
@@ -287,6 +290,7 @@ def golden(responses: Sequence[Response]) -> list[list[bytes]]:
         return b"\nid: " + letter + b"\n"
 
     bodies = [re.sub(rb"\nid: (.*)\n", lettered, response.body) for response in responses]
+    bodies = [re.sub(rb"\nretry: [1-9]\d{3}\n", b"\nretry: R\n", body) for body in bodies]
     return [[frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]] for body in bodies]
 
 
@@ -313,6 +317,16 @@ class TestCurl:
     def test_gets_nothing_between_and_behind_the_frames(self, curl: Curl) -> None:
         bodies = [response.body for response in curl.responses]
         assert [body for body in bodies if not re.fullmatch(b"(%s)+" % FRAME.pattern, body)] == []
+
+    def test_is_told_in_the_frame_that_begins_how_long_to_wait_and_in_no_other(
+        self, curl: Curl
+    ) -> None:
+        frames = [frame for frames in golden(curl.responses) for frame in frames]
+        told = {frame.split(b"\n")[0] for frame in frames if b"\nretry: R\n" in frame}
+        assert told == {b"event: subscribed", b"event: resumed"}
+        assert [
+            frame for frame in frames if b"\nretry" in frame and b"\nretry: R" not in frame
+        ] == []
 
     def test_gets_exactly_these_headers(self, curl: Curl) -> None:
         """None that compresses, redirects or lets anyone keep or hold back the stream."""
