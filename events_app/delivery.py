@@ -48,6 +48,7 @@ class Delivery:
     """
 
     key: Key
+    epoch: int
     generation: int
     peer: Peer
     position: int
@@ -101,7 +102,7 @@ class Delivery:
     def mark(self, *, ended: bool) -> Mark:
         """Make the standing to store."""
         sent = self.sent if ended else None
-        return Mark(self.key, self.generation, self.position, sent, self.state)
+        return Mark(self.key, self.epoch, self.generation, self.position, sent, self.state)
 
 
 class Ledger:
@@ -113,7 +114,7 @@ class Ledger:
         self._clock = clock
         self._confirm_seconds = confirm_seconds
         self._deliveries: dict[int, Delivery] = {}
-        self._waiting: dict[tuple[Key, int], Mark] = {}
+        self._waiting: dict[tuple[Key, int, int], Mark] = {}
         self._bell = Event()
         self._failing = False
 
@@ -178,7 +179,7 @@ class Ledger:
         return True
 
     def _put(self, mark: Mark) -> None:
-        self._waiting[mark.key, mark.generation] = mark
+        self._waiting[mark.key, mark.epoch, mark.generation] = mark
 
     def _next_idle_store(self) -> float:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 -- spreads writes, guards nothing

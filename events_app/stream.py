@@ -216,6 +216,7 @@ class Stream:
         state = subscriptions.LIVE if start.resumed else subscriptions.NEW
         delivery = Delivery(
             key,
+            start.epoch,
             start.generation,
             self._peer,
             start.point.position,

@@ -3,7 +3,8 @@
 Theory of operation
     Each connection takes the next *generation* of its row and sets the cursor to where it starts,
     also backwards. Only the newest generation may move it after that, forward only, so an older
-    connection that is still alive, or dies late, never disturbs the newer one.
+    connection that is still alive, or dies late, never disturbs the newer one. A restored backup
+    gives out its generations once more, but in a later epoch: a move counts in its own epoch only.
     `position` is what was shown to be delivered. `sent_position` is what was sent beyond it, known
     only after an end that was noticed; without it everything up to the journal's end at the next
     connect may be a second delivery.
@@ -53,6 +54,7 @@ _MOVE = (
         subscription.c.user_id == bindparam("of_user"),
         subscription.c.client_id == bindparam("of_client"),
         subscription.c.folder_hash == bindparam("of_folder"),
+        subscription.c.epoch == bindparam("of_epoch"),
         subscription.c.generation == bindparam("of_generation"),
         subscription.c.position <= bindparam("to_position"),
     )
@@ -90,9 +92,10 @@ class Start(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A new standing of a subscription, as the connection of `generation` knows it."""
+    """A new standing of a subscription, as the connection of `generation` in `epoch` knows it."""
 
     key: Key
+    epoch: int
     generation: int
     position: int
     sent_position: int | None
@@ -281,7 +284,7 @@ def _forget(connection: Connection, keys: Iterable[Any], *still: ColumnElement[b
 
 
 def move(connection: Connection, marks: Iterable[Mark]) -> None:
-    """Store new standings: forward only, and only those of the newest generation.
+    """Store new standings: forward only, and only those of the newest generation and its epoch.
 
     A row that an expiry removed is not put back. In the order of the key, so that two workers
     that flush at once never wait for each other crosswise.
@@ -291,6 +294,7 @@ def move(connection: Connection, marks: Iterable[Mark]) -> None:
             "of_user": mark.key.user_id,
             "of_client": mark.key.client_id,
             "of_folder": mark.key.folder_hash,
+            "of_epoch": mark.epoch,
             "of_generation": mark.generation,
             "to_position": mark.position,
             "sent": mark.sent_position,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Connection
 
-from events_app import delivery, subscriptions
+from events_app import delivery, journal, schema, subscriptions
 from events_app.delivery import Delivery
 from events_app.subscriptions import FRESH, LIVE, NEW
 from tests.worker import CLIENT, CONFIRM_SECONDS, PACE, StubbornPeer, Worker, make, watcher
@@ -27,7 +27,8 @@ def connect(worker: Worker, peer: StubbornPeer | None = None, state: str = LIVE)
     key = subscriptions.key_of(watcher())
     assert key is not None
     assert start.generation is not None
-    found = Delivery(key, start.generation, peer or StubbornPeer(), start.point.position, state)
+    at = start.point.position
+    found = Delivery(key, start.epoch, start.generation, peer or StubbornPeer(), at, state)
     worker.ledger.open(found)
     return found
 
@@ -217,6 +218,24 @@ def test_only_the_newest_generation_moves_the_cursor(worker: Worker) -> None:
     assert stored(worker) == (5, None, newer.state)
 
 
+def test_a_standing_from_before_a_restore_does_not_replace_one_from_after_it(
+    worker: Worker,
+) -> None:
+    """The restored table gave the same generation to the client's next connection."""
+    older = connect(worker)
+    worker.database.write(lambda db: db.execute(schema.subscription.delete()))
+    worker.database.write(lambda db: journal.raise_epoch(db, older.epoch))
+    newer = connect(worker)
+    assert newer.generation == older.generation
+    worker.database.away = True
+    worker.ledger.close(newer, 5)
+    worker.ledger.close(older, 9)
+    assert not worker.ledger.flush()
+    worker.database.away = False
+    worker.ledger.flush()
+    assert stored(worker) == (5, 5, LIVE)
+
+
 def test_more_standings_than_one_statement_takes_are_all_stored(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +248,7 @@ def test_more_standings_than_one_statement_takes_are_all_stored(
         key = subscriptions.key_of(watcher(client_id=client_id))
         assert key is not None
         assert start.generation is not None
-        to = Delivery(key, start.generation, StubbornPeer(), 0, LIVE)
+        to = Delivery(key, start.epoch, start.generation, StubbornPeer(), 0, LIVE)
         worker.ledger.open(to)
         worker.ledger.close(to, 4)
     assert worker.ledger.flush()

@@ -58,7 +58,7 @@ def mark(
     who: scope.Watcher | None = None,
 ) -> Mark:
     assert start.generation is not None
-    return Mark(key(who or watcher()), start.generation, position, sent, standing)
+    return Mark(key(who or watcher()), start.epoch, start.generation, position, sent, standing)
 
 
 def move(database: Database, *marks: Mark) -> None:
@@ -142,6 +142,31 @@ def test_an_older_generation_moves_nothing(database: Database) -> None:
     move(database, mark(older, 5, sent=5, standing=FRESH))
     row = stored(database)
     assert (row.position, row.sent_position, row.state) == (5, None, LIVE)
+
+
+def test_a_generation_that_a_restored_backup_gave_out_again_is_not_the_same_one(
+    database: Database,
+) -> None:
+    """The connection from before the restore ends late, and its generation is somebody else's."""
+    kept.keep_run(database, 1, 5)
+    before = connect(database)
+    database.write(lambda db: db.execute(subscription.delete()))
+    database.write(lambda db: journal.raise_epoch(db, before.epoch))
+    after = connect(database)
+    assert after.generation == before.generation
+    move(database, mark(before, 9, sent=9, standing=LIVE))
+    row = stored(database)
+    assert (row.position, row.sent_position, row.state) == (5, None, NEW)
+    move(database, mark(after, 6))
+    assert (stored(database).position, stored(database).state) == (6, LIVE)
+
+
+def test_a_connection_whose_epoch_is_over_still_says_how_it_ended(database: Database) -> None:
+    """Until the client is back, the row is of the old epoch as well."""
+    start = live_at(database, 0)
+    database.write(lambda db: journal.raise_epoch(db, start.epoch))
+    move(database, mark(start, 0, sent=0, standing=FRESH))
+    assert stored(database).state == FRESH
 
 
 def test_within_a_generation_a_cursor_only_goes_forward(database: Database) -> None:
