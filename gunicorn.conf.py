@@ -17,12 +17,9 @@ import gevent
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import message
 
-from events_app import errors, logs, settings, sidecar
+from events_app import admission, errors, logs, settings, sidecar
 
 worker_class = "gevent"
-# gunicorn counts sockets and hangs silently at its limit, health checks too: EVENTS_MAX_STREAMS
-# is below it, and answers.
-worker_connections = 20_000
 # Otherwise every ended stream lingers for two seconds.
 keepalive = 0
 # Streams count as requests, and a worker that drains after so many accepts nothing meanwhile.
@@ -44,6 +41,7 @@ access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(B)s %(D)sus'
 gevent.config.track_greenlet_tree = False
 
 _DRAIN_MARGIN_SECONDS = 5
+_OTHER_CONNECTIONS = 3_000
 _WATCH_SECONDS = 0.2
 
 # A full collection over 10,000 streams stalls everything for 150 to 450 ms.
@@ -73,9 +71,13 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+# A bad variable stops the start here, in one message.
+_settings = _configured()
+graceful_timeout = int(_settings.drain_seconds) + _DRAIN_MARGIN_SECONDS
+# gunicorn counts sockets and hangs silently at its limit, health checks too. So there is room
+# beyond all streams and all who wait for a place: for what is answered at once.
+worker_connections = _settings.max_streams + admission.MOST_WAITING + _OTHER_CONNECTIONS
 _raise_descriptor_limit()
-# The master needs it only for this; a bad variable stops the start here, in one message.
-graceful_timeout = int(_configured().drain_seconds) + _DRAIN_MARGIN_SECONDS
 
 
 def post_worker_init(worker: Any) -> None:

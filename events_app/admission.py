@@ -1,39 +1,114 @@
-"""The streams that are open in this worker, and whether one more may be."""
+"""The streams that are open in this worker, and whether one more may be.
+
+Theory of operation
+    A user with too many streams is refused at once: only that user can close some. A full worker
+    lets the next ones wait for a place, in the order in which they came, and refuses one only when
+    none has become free in time: clients that count refusals go silent after a few, and clients
+    that do not would be back at once. So many may wait and no more, for each of them holds a
+    connection, and health checks need one as well.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from typing import NamedTuple, TypeVar
+
+from gevent.event import Event
 
 from events_app import errors
+from events_app.clock import Clock
+from events_app.scope import Watcher
 from events_app.stream import Stream
+
+T = TypeVar("T")
+
+# Below the 30 seconds after which the more impatient of clients and proxies give up.
+WAIT_SECONDS = 10.0
+# 28 KB each, and with the streams below gunicorn's own limit, at which nothing is answered.
+MOST_WAITING = 2_000
+
+
+class Caps(NamedTuple):
+    """How many streams may be open in a worker: of all, of one user, of one subscription."""
+
+    of_worker: int
+    of_user: int
+    of_subscription: int
 
 
 class Admission:
     """Counts streams against the caps, and tells all of them when the worker stops."""
 
-    def __init__(self, most: int, most_per_user: int) -> None:
-        """Admit at most `most` streams, `most_per_user` of one user."""
-        self._most = most
-        self._most_per_user = most_per_user
+    def __init__(self, caps: Caps, clock: Clock) -> None:
+        """Admit streams within `caps`."""
+        self._caps = caps
+        self._clock = clock
         self._streams: set[Stream] = set()
         self._per_user: Counter[str] = Counter()
+        self._per_watcher: Counter[Watcher] = Counter()
+        self._queue: deque[Event] = deque()
         self._stopping = False
 
     def __len__(self) -> int:
         """Count the open streams."""
         return len(self._streams)
 
-    def check(self, user_id: str) -> None:
-        """Raise `TooManyStreams` when the user may not open one more."""
-        if self._per_user[user_id] >= self._most_per_user:
+    @property
+    def waiting(self) -> int:
+        """Count those who wait for a place."""
+        return len(self._queue)
+
+    def admit(self, watcher: Watcher) -> None:
+        """Return when `watcher` may open one more stream, which must then `enter` at once.
+
+        Waits while the worker is full. Raises `TooManyStreams`.
+        """
+        self._check(watcher)
+        if self._queue or self._is_full():
+            self._wait_for_a_place()
+            self._check(watcher)
+
+    def _check(self, watcher: Watcher) -> None:
+        if self._per_user[watcher.user_id] >= self._caps.of_user:
             raise errors.TooManyStreams
-        if len(self) >= self._most:
-            raise errors.TooManyStreams("This server has no room for another stream now.")
+        # A client without an id has no subscription: each of its streams is somebody's first.
+        if watcher.client_id is None:
+            return
+        if self._per_watcher[watcher] >= self._caps.of_subscription:
+            raise errors.TooManyStreams("Too many streams of this client watch this folder.")
+
+    def _is_full(self) -> bool:
+        return len(self) >= self._caps.of_worker
+
+    def _wait_for_a_place(self) -> None:
+        full = errors.TooManyStreams("This server has no room for another stream now.")
+        if len(self._queue) >= MOST_WAITING:
+            raise full
+        bell = Event()
+        self._queue.append(bell)
+        until = self._clock.monotonic() + WAIT_SECONDS
+        try:
+            # A worker that stops lets them in, to be asked in the proper way to come back.
+            while not self._stopping and (self._is_full() or self._queue[0] is not bell):
+                left = until - self._clock.monotonic()
+                if left <= 0:
+                    raise full
+                self._clock.wait(bell, left)
+                bell.clear()
+        finally:
+            self._queue.remove(bell)
+            self._call_next()
+
+    def _call_next(self) -> None:
+        """Let the first in the queue look, who looks when this greenlet waits."""
+        if self._queue:
+            self._queue[0].set()
 
     def enter(self, stream: Stream) -> None:
         """Count `stream` in; while the worker stops it ends soon."""
         self._streams.add(stream)
-        self._per_user[stream.user_id] += 1
+        self._per_user[stream.watcher.user_id] += 1
+        self._per_watcher[stream.watcher] += 1
         if self._stopping:
             stream.stop(late=True)
 
@@ -42,12 +117,20 @@ class Admission:
         if stream not in self._streams:
             return
         self._streams.remove(stream)
-        self._per_user[stream.user_id] -= 1
-        if not self._per_user[stream.user_id]:
-            del self._per_user[stream.user_id]
+        _count_down(self._per_user, stream.watcher.user_id)
+        _count_down(self._per_watcher, stream.watcher)
+        self._call_next()
 
     def stop(self) -> None:
         """Tell every stream, also those to come, that the worker stops."""
         self._stopping = True
         for stream in list(self._streams):
             stream.stop()
+        for bell in self._queue:
+            bell.set()
+
+
+def _count_down(counts: Counter[T], key: T) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

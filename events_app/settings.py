@@ -211,13 +211,22 @@ class Settings:
         "The time over which a shutdown spreads the ends of its streams.",
     )
     max_streams: int = variable(
-        "EVENTS_MAX_STREAMS", kinds.count(1), "15000", "The most streams open in one worker."
+        "EVENTS_MAX_STREAMS",
+        kinds.count(1),
+        "15000",
+        "The most streams open in one worker; the next ones wait for a place, 10 seconds at most.",
     )
     max_streams_per_user: int = variable(
         "EVENTS_MAX_STREAMS_PER_USER",
         kinds.count(1),
         "64",
         "The most streams of one user open in one worker.",
+    )
+    max_streams_per_subscription: int = variable(
+        "EVENTS_MAX_STREAMS_PER_SUBSCRIPTION",
+        kinds.count(1),
+        "8",
+        "The most streams of one client id on one folder open in one worker.",
     )
     max_subscriptions_per_user: int = variable(
         "EVENTS_MAX_SUBSCRIPTIONS_PER_USER",

@@ -22,7 +22,7 @@ from events_app import (
     subscriptions,
     upkeep,
 )
-from events_app.admission import Admission
+from events_app.admission import Admission, Caps
 from events_app.clock import SystemClock
 from events_app.database import Database
 from events_app.delivery import Ledger
@@ -46,7 +46,7 @@ class Sidecar:
         self.database = Database(configured.database_url)
         self.tailer = Tailer(self.database, self.clock, configured.poll_interval_seconds)
         self.ledger = Ledger(self.database, self.clock, configured.confirm_seconds)
-        self.admission = Admission(configured.max_streams, configured.max_streams_per_user)
+        self.admission = Admission(_caps(configured), self.clock)
         self._watch = Watch()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self._around = Surroundings(
@@ -109,8 +109,14 @@ class Sidecar:
             work()
 
     def open_stream(self, request: Request, peer: Peer) -> Admitted:
-        """Admit a stream and return its frames. Raises `TooManyStreams`."""
-        self.admission.check(request.watcher.user_id)
+        """Admit a stream, at once or when there is room, and return its frames.
+
+        Raises `TooManyStreams`.
+        """
+        came_at = self.clock.monotonic()
+        self.admission.admit(request.watcher)
+        good_for = request.token_seconds - (self.clock.monotonic() - came_at)
+        request = request._replace(token_seconds=good_for)
         dead_after = self.settings.confirm_seconds / 2 or self.settings.send_timeout_seconds
         peer.limit(self.settings.send_timeout_seconds, dead_after)
         stream = Stream(self._around, request, peer)
@@ -150,6 +156,14 @@ class Admitted(Iterable[bytes]):
             self._frames.close()
         finally:
             self._sidecar.dismiss(self._stream, self._peer)
+
+
+def _caps(configured: Settings) -> Caps:
+    return Caps(
+        of_worker=configured.max_streams,
+        of_user=configured.max_streams_per_user,
+        of_subscription=configured.max_streams_per_subscription,
+    )
 
 
 def _pace(configured: Settings) -> Pace:

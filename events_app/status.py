@@ -62,8 +62,10 @@ class _Worker(Collector):
     def _of_this_worker(self) -> Iterator[Metric]:
         tailer = self._parts.tailer
         ready = tailer.why_not_ready() is None
-        streams = len(self._parts.admission)
-        yield _gauge("events_streams", "Streams open in this worker.", streams)
+        admission = self._parts.admission
+        yield _gauge("events_streams", "Streams open in this worker.", len(admission))
+        waiting = "Clients that wait for a place in this worker."
+        yield _gauge("events_streams_waiting", waiting, admission.waiting)
         yield _gauge("events_ready", "1 while this worker follows changes.", ready)
         yield _gauge("events_last_position", "The last position read.", tailer.end.position)
         yield _counter("events_moved_rows", "Rows this worker journalled.", tailer.moved_rows)

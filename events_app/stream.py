@@ -88,13 +88,11 @@ class Stream:
         "_retry_at",
         "_start",
         "_written_at",
-        "user_id",
     )
 
     def __init__(self, around: Surroundings, request: Request, peer: Peer) -> None:
         """Prepare; nothing happens before `frames` is iterated."""
         now = around.clock.monotonic()
-        self.user_id = request.watcher.user_id
         self._around = around
         self._request = request
         self._peer = peer
@@ -107,6 +105,11 @@ class Stream:
         self._retry_at = now
         self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - around.pace.keep_alive
         self._ending = Ending(now, request.token_seconds, around.pace.lifetime)
+
+    @property
+    def watcher(self) -> Watcher:
+        """Who watches what."""
+        return self._request.watcher
 
     # -- told from outside ---------------------------------------------------------------------
 
@@ -124,7 +127,7 @@ class Stream:
 
     def frames(self) -> Generator[bytes]:
         """Yield the frames until the end; close the generator when the peer is gone."""
-        self._around.tailer.add_bell(self.user_id, self._bell)
+        self._around.tailer.add_bell(self.watcher.user_id, self._bell)
         try:
             while not self._closed:
                 yield from self._due_frames()
@@ -135,7 +138,7 @@ class Stream:
                 self._bell.clear()
         finally:
             self._closed = True
-            self._around.tailer.remove_bell(self.user_id, self._bell)
+            self._around.tailer.remove_bell(self.watcher.user_id, self._bell)
             if self._delivery is not None:
                 self._around.ledger.close(self._delivery, self._safe().position)
 
@@ -170,7 +173,8 @@ class Stream:
             if not self._closed:
                 work()
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
-            log.info("a stream of user %s waits for the database: %s", self.user_id, error)
+            user_id = self.watcher.user_id
+            log.info("a stream of user %s waits for the database: %s", user_id, error)
             self._retry_at = self._now() + RETRY_SECONDS
         finally:
             self._busy = False
@@ -292,7 +296,8 @@ class Stream:
             self._around.ledger.wrote(self._delivery, position, change=change)
 
     def _last_frame(self) -> Iterator[bytes]:
-        log.info("a stream of user %s ends: %s", self.user_id, self._ending.reason.value)
+        user_id, reason = self.watcher.user_id, self._ending.reason.value
+        log.info("a stream of user %s ends: %s", user_id, reason)
         follower = self._follower
         cursor = self._id_at(self._safe())
         if self._start is not None and follower is not None and follower.end is not None:

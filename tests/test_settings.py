@@ -45,6 +45,7 @@ DEFAULTS = {
     "EVENTS_DRAIN": 5.0,
     "EVENTS_MAX_STREAMS": 15_000,
     "EVENTS_MAX_STREAMS_PER_USER": 64,
+    "EVENTS_MAX_STREAMS_PER_SUBSCRIPTION": 8,
     "EVENTS_MAX_SUBSCRIPTIONS_PER_USER": 256,
     "EVENTS_CORS_ORIGINS": (),
 }
@@ -113,6 +114,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "EVENTS_DRAIN": "2.5",
         "EVENTS_MAX_STREAMS": "100",
         "EVENTS_MAX_STREAMS_PER_USER": "4",
+        "EVENTS_MAX_STREAMS_PER_SUBSCRIPTION": "3",
         "EVENTS_MAX_SUBSCRIPTIONS_PER_USER": "8",
         "EVENTS_CORS_ORIGINS": "https://a.example, https://b.example",
         "PATH": "/bin",
@@ -144,6 +146,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         drain_seconds=2.5,
         max_streams=100,
         max_streams_per_user=4,
+        max_streams_per_subscription=3,
         max_subscriptions_per_user=8,
         cors_origins=("https://a.example", "https://b.example"),
     )

@@ -84,6 +84,7 @@ def test_the_numbers_follow_what_happens(app: Flask) -> None:
     after = numbers(app)
     assert after == {
         "events_streams": 1,
+        "events_streams_waiting": 0,
         "events_ready": 1,
         "events_last_position": 3,
         "events_moved_rows_total": 3,
@@ -104,6 +105,7 @@ def test_the_numbers_of_the_worker_are_there_while_the_database_is_away(
     monkeypatch.setattr(sidecar.of(app).database, "read", away)
     assert numbers(app).keys() == {
         "events_streams",
+        "events_streams_waiting",
         "events_ready",
         "events_last_position",
         "events_moved_rows_total",
