@@ -15,7 +15,18 @@ from flask.cli import AppGroup
 from flask_jwt_extended import create_access_token
 from sqlalchemy.exc import SQLAlchemyError
 
-from events_app import doctor, errors, event, failures, journal, outbox, settings, sidecar
+from events_app import (
+    doctor,
+    errors,
+    event,
+    failures,
+    journal,
+    listing,
+    outbox,
+    settings,
+    sidecar,
+    subscriptions,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -162,6 +173,29 @@ def examine() -> None:
         click.echo(f"{mark}  {finding.what}: {finding.says}")
     if not all(finding.ok for finding in findings):
         raise click.exceptions.Exit(1)
+
+
+FORMATS = {"table": listing.table, "jsonl": listing.json_lines}
+
+
+@commands.command("subscriptions")
+@click.option("--user", help="Only this user's.  [default: everybody's]")
+@click.option(
+    "--behind",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Only those so many positions behind.",
+)
+@click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="table")
+@_plainly
+def list_subscriptions(user: str | None, behind: int, layout: str) -> None:
+    """Show which client is how far behind, and since when; the furthest first."""
+    found = sidecar.of(current_app).database.read(
+        lambda db: subscriptions.standings(db, user, behind)
+    )
+    for line in FORMATS[layout]([each._asdict() for each in found]):
+        click.echo(line)
 
 
 @commands.command("new-epoch")

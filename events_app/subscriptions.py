@@ -15,7 +15,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -24,17 +24,19 @@ from sqlalchemy import (
     Row,
     and_,
     bindparam,
+    case,
     delete,
     exc,
     func,
     insert,
     not_,
+    or_,
     select,
     tuple_,
     update,
 )
 
-from events_app import event, journal
+from events_app import event, journal, schema
 from events_app.columns import utc_now
 from events_app.database import Database
 from events_app.schema import subscription
@@ -63,6 +65,44 @@ _MOVE = (
         sent_position=bindparam("sent"),
         state=bindparam("to_state"),
         seen_at=utc_now(),
+    )
+)
+
+# Positions of another epoch, pruned ones and those beyond the end say nothing about a distance.
+_BEHIND = case(
+    (
+        and_(
+            subscription.c.epoch == schema.state.c.epoch,
+            subscription.c.position.between(
+                schema.state.c.floor_position, schema.state.c.last_position
+            ),
+        ),
+        schema.state.c.last_position - subscription.c.position,
+    )
+)
+_FIRST_MISSING = (
+    select(schema.journal.c.recorded_at)
+    .where(schema.journal.c.position == subscription.c.position + 1)
+    .scalar_subquery()
+)
+_STANDINGS = (
+    select(
+        subscription.c.user_id,
+        subscription.c.client_id,
+        subscription.c.fs,
+        subscription.c.path,
+        case((_BEHIND.is_(None), FRESH), else_=subscription.c.state).label("state"),
+        _BEHIND.label("behind"),
+        case((_BEHIND > 0, _FIRST_MISSING)).label("since"),
+        subscription.c.seen_at,
+    )
+    .join(schema.state, schema.state.c.id == 1)
+    .order_by(
+        _BEHIND.is_not(None),
+        _BEHIND.desc(),
+        subscription.c.user_id,
+        subscription.c.path,
+        subscription.c.client_id,
     )
 )
 
@@ -100,6 +140,24 @@ class Mark(NamedTuple):
     position: int
     sent_position: int | None
     state: str
+
+
+class Standing(NamedTuple):
+    """How far one client is, as it is stored.
+
+    `behind` counts positions of the journal, whoever's rows are there; None: its past cannot be
+    replayed, and `state` says so. `since` is when the first row that it lacks was recorded. The
+    position of a connected client that is told nothing is stored only every few minutes.
+    """
+
+    user_id: str
+    client_id: str
+    fs: str
+    path: str
+    state: str
+    behind: int | None
+    since: datetime | None
+    seen_at: datetime
 
 
 class Limits(NamedTuple):
@@ -315,3 +373,16 @@ def expire(connection: Connection, age_seconds: float) -> int:
     oldest = select(*_KEY).where(unseen).order_by(subscription.c.seen_at).limit(EXPIRE_ROWS)
     # One may have connected since it was listed.
     return _forget(connection, connection.execute(oldest).all(), unseen)
+
+
+def standings(
+    connection: Connection, user_id: str | None = None, behind: int = 0
+) -> list[Standing]:
+    """List subscriptions at least `behind` positions behind, the furthest first; of all users.
+
+    Those whose past cannot be replayed are behind any number.
+    """
+    query = _STANDINGS.where(or_(_BEHIND.is_(None), behind <= _BEHIND))
+    if user_id is not None:
+        query = query.where(subscription.c.user_id == user_id)
+    return [Standing._make(row) for row in connection.execute(query).all()]

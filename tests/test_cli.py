@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,19 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import select
 
-from events_app import auth, cli, errors, journal, schema, settings, sidecar, terminal
+from events_app import (
+    auth,
+    cli,
+    errors,
+    journal,
+    schema,
+    scope,
+    settings,
+    sidecar,
+    subscriptions,
+    terminal,
+    uri,
+)
 from events_app.app import create_app
 from tests import databases, reused, tokens
 from tests.serving import free_port
@@ -226,6 +240,49 @@ def test_tail_asks_with_a_token_that_works_for_the_whole_drive(
 
 def test_tail_says_in_one_line_what_the_server_refuses() -> None:
     assert "--url" in one_line(run(tokens.app(), "tail", "--user", "42", "--url", "nowhere"))
+
+
+# -- subscriptions -------------------------------------------------------------------------------
+
+
+def known(app: Flask, *paths: str) -> None:
+    """Remember a client that watches these folders."""
+    for path in paths:
+        who = scope.Watcher.of("42", CLIENT, uri.Folder("my", path))
+        limits = subscriptions.Limits(10, 10)
+        subscriptions.connect(sidecar.of(app).database, who, None, limits)
+
+
+def test_subscriptions_are_a_table_for_people(url: str) -> None:
+    app = tokens.app(url)
+    assert run(app, "subscriptions").output == ""
+    known(app, "/docs", "/\x1b[2J")
+    result = run(app, "subscriptions", "--user", "42")
+    assert (result.exit_code, result.stderr) == (0, "")
+    head, *lines = result.stdout.splitlines()
+    assert head.split() == list(subscriptions.Standing._fields)
+    assert [line.split()[:6] for line in lines] == [
+        ["42", CLIENT, "my", "/\\x1b[2J", "new", "0"],
+        ["42", CLIENT, "my", "/docs", "new", "0"],
+    ]
+    assert run(app, "subscriptions", "--behind", "1").output == ""
+    sidecar.of(app).close()
+
+
+def test_subscriptions_are_lines_of_json_for_programs(url: str) -> None:
+    app = tokens.app(url)
+    known(app, "/docs")
+    result = run(app, "subscriptions", "--format", "jsonl")
+    (row,) = map(json.loads, result.stdout.splitlines())
+    assert list(row) == list(subscriptions.Standing._fields)
+    assert (row["path"], row["behind"], row["since"]) == ("/docs", 0, None)
+    assert datetime.fromisoformat(row["seen_at"]).tzinfo is not None
+    sidecar.of(app).close()
+
+
+@pytest.mark.parametrize("arguments", [["--behind", "-1"], ["--format", "xml"]])
+def test_wrong_options_of_subscriptions_are_exit_code_2(url: str, arguments: list[str]) -> None:
+    assert run(tokens.app(url), "subscriptions", *arguments).exit_code == 2
 
 
 # -- new-epoch -----------------------------------------------------------------------------------
