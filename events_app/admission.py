@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import NamedTuple, TypeVar
 
+import gevent
 from gevent.event import Event
 
 from events_app import errors
 from events_app.clock import Clock
 from events_app.scope import Watcher
 from events_app.stream import Stream
+from events_app.tally import Tally
 
 T = TypeVar("T")
 
@@ -26,6 +28,14 @@ T = TypeVar("T")
 WAIT_SECONDS = 10.0
 # 28 KB each, and with the streams below gunicorn's own limit, at which nothing is answered.
 MOST_WAITING = 2_000
+# A look at each takes two microseconds or so.
+STREAMS_PER_PASS = 500
+
+REFUSALS = {
+    "user": "Too many streams are open for this user.",
+    "subscription": "Too many streams of this client watch this folder.",
+    "worker": "This server has no room for another stream now.",
+}
 
 
 class Caps(NamedTuple):
@@ -39,10 +49,11 @@ class Caps(NamedTuple):
 class Admission:
     """Counts streams against the caps, and tells all of them when the worker stops."""
 
-    def __init__(self, caps: Caps, clock: Clock) -> None:
+    def __init__(self, caps: Caps, clock: Clock, tally: Tally) -> None:
         """Admit streams within `caps`."""
         self._caps = caps
         self._clock = clock
+        self._tally = tally
         self._streams: set[Stream] = set()
         self._per_user: Counter[str] = Counter()
         self._per_watcher: Counter[Watcher] = Counter()
@@ -52,6 +63,15 @@ class Admission:
     def __len__(self) -> int:
         """Count the open streams."""
         return len(self._streams)
+
+    def furthest_behind(self) -> int:
+        """Return the lag of the stream that lags most, in positions; lets others run meanwhile."""
+        furthest = 0
+        for number, stream in enumerate(list(self._streams), start=1):
+            furthest = max(furthest, stream.lag_positions)
+            if number % STREAMS_PER_PASS == 0:
+                gevent.sleep(0)
+        return furthest
 
     @property
     def waiting(self) -> int:
@@ -70,20 +90,23 @@ class Admission:
 
     def _check(self, watcher: Watcher) -> None:
         if self._per_user[watcher.user_id] >= self._caps.of_user:
-            raise errors.TooManyStreams
+            raise self._refusal("user")
         # A client without an id has no subscription: each of its streams is somebody's first.
         if watcher.client_id is None:
             return
         if self._per_watcher[watcher] >= self._caps.of_subscription:
-            raise errors.TooManyStreams("Too many streams of this client watch this folder.")
+            raise self._refusal("subscription")
+
+    def _refusal(self, cap: str) -> errors.TooManyStreams:
+        self._tally.refused[cap] += 1
+        return errors.TooManyStreams(REFUSALS[cap])
 
     def _is_full(self) -> bool:
         return len(self) >= self._caps.of_worker
 
     def _wait_for_a_place(self) -> None:
-        full = errors.TooManyStreams("This server has no room for another stream now.")
         if len(self._queue) >= MOST_WAITING:
-            raise full
+            raise self._refusal("worker")
         bell = Event()
         self._queue.append(bell)
         until = self._clock.monotonic() + WAIT_SECONDS
@@ -92,7 +115,7 @@ class Admission:
             while not self._stopping and (self._is_full() or self._queue[0] is not bell):
                 left = until - self._clock.monotonic()
                 if left <= 0:
-                    raise full
+                    raise self._refusal("worker")
                 self._clock.wait(bell, left)
                 bell.clear()
         finally:

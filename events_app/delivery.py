@@ -137,6 +137,19 @@ class Ledger:
         if delivery.state == subscriptions.NEW:
             self._bell.set()
 
+    @property
+    def waiting(self) -> int:
+        """Count the standings that are to be stored."""
+        return len(self._waiting)
+
+    def oldest_unconfirmed_seconds(self) -> float:
+        """Tell how long ago the oldest change was written that is not known to have arrived."""
+        oldest = min(
+            (at for each in self._deliveries.values() for at, _, change in each.written if change),
+            default=None,
+        )
+        return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest)
+
     def run(self) -> None:
         """Confirm and store for ever; ends when the greenlet is killed."""
         while True:

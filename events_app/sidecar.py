@@ -30,6 +30,7 @@ from events_app.peers import Peer, Watch
 from events_app.settings import Settings
 from events_app.stream import Pace, Request, Stream, Surroundings
 from events_app.tailer import Tailer
+from events_app.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,11 @@ class Sidecar:
         """Join the parts; connects to nothing and starts nothing."""
         self.settings = configured
         self.clock = SystemClock()
+        self.tally = Tally()
         self.database = Database(configured.database_url)
         self.tailer = Tailer(self.database, self.clock, configured.poll_interval_seconds)
         self.ledger = Ledger(self.database, self.clock, configured.confirm_seconds)
-        self.admission = Admission(_caps(configured), self.clock)
+        self.admission = Admission(_caps(configured), self.clock, self.tally)
         self._watch = Watch()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self._around = Surroundings(
@@ -55,6 +57,7 @@ class Sidecar:
             self.ledger,
             self.clock,
             _pace(configured),
+            self.tally,
             self._run_aside,
         )
         self._turns = BoundedSemaphore(database.STREAMS_AT_ONCE)
@@ -70,7 +73,7 @@ class Sidecar:
         self._refuse_unusable_database()
         parts = [self.tailer.run, self.ledger.run, self._watch.run]
         self._greenlets = [gevent.spawn(part) for part in parts]
-        self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings))
+        self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings, self.tally))
         if self.database.is_postgresql:
             url = self.settings.listen_url or self.settings.database_url
             self._greenlets.append(gevent.spawn(listener.run, url, self.tailer.bell.set))

@@ -33,12 +33,16 @@ from events_app.follower import Follower
 from events_app.peers import Peer
 from events_app.scope import Watcher
 from events_app.tailer import Tailer
+from events_app.tally import Tally
 
 log = logging.getLogger(__name__)
 
 # The first frame leaves within a second, whatever the database does.
 FIRST_KEEP_ALIVE_SECONDS = 0.8
 RETRY_SECONDS = 1.0
+
+# How a stream ends that was not ended: its peer closed, or took nothing or broke off.
+CLIENT_LEFT, DROPPED = "client_left", "dropped"
 
 
 class Pace(NamedTuple):
@@ -60,6 +64,7 @@ class Surroundings(NamedTuple):
     ledger: Ledger
     clock: Clock
     pace: Pace
+    tally: Tally
     run_aside: Callable[[Callable[[], None]], object]
 
 
@@ -125,18 +130,38 @@ class Stream:
 
     # -- the loop ------------------------------------------------------------------------------
 
+    @property
+    def lag_positions(self) -> int:
+        """Positions from what this client was told to the last row that was read.
+
+        Where nothing of its user's lies between them, it lags behind nothing.
+        """
+        follower = self._follower
+        if follower is None:
+            return 0
+        tailer, read = self._around.tailer, follower.read
+        is_told = follower.safe == read
+        if is_told and tailer.is_silent_after(self.watcher.user_id, read.position):
+            return 0
+        return max(0, tailer.end.position - follower.safe.position)
+
     def frames(self) -> Generator[bytes]:
         """Yield the frames until the end; close the generator when the peer is gone."""
         self._around.tailer.add_bell(self.watcher.user_id, self._bell)
+        why = DROPPED
         try:
             while not self._closed:
                 yield from self._due_frames()
                 if self._ending.is_due(self._now()):
                     yield from self._last_frame()
+                    why = self._ending.reason.name.lower()
                     return
                 self._around.clock.wait(self._bell, self._pause())
                 self._bell.clear()
         finally:
+            if self._closed and why == DROPPED:
+                why = CLIENT_LEFT
+            self._around.tally.ended[why] += 1
             self._closed = True
             self._around.tailer.remove_bell(self.watcher.user_id, self._bell)
             if self._delivery is not None:
@@ -148,7 +173,8 @@ class Stream:
         if self._follower is not None:
             yield from self._follow(self._follower)
         if self._now() >= self._written_at + self._around.pace.keep_alive:
-            yield from self._send(sse.frame(sse.KEEP_ALIVE, self._id_at(self._safe())))
+            frame = sse.frame(sse.KEEP_ALIVE, self._id_at(self._safe()))
+            yield from self._send(sse.KEEP_ALIVE, frame)
 
     def _pause(self) -> float:
         times = [self._ending.at, self._written_at + self._around.pace.keep_alive]
@@ -193,13 +219,21 @@ class Stream:
             self._delivery = self._open_delivery(self._start)
             name = sse.RESUMED if self._start.resumed else sse.SUBSCRIBED
             cursor, wait = self._id_at(self._safe()), ending.return_seconds()
-            yield from self._send(sse.frame(name, cursor, retry_seconds=wait))
+            self._count_start(name, self._start)
+            yield from self._send(name, sse.frame(name, cursor, retry_seconds=wait))
+
+    def _count_start(self, name: str, start: subscriptions.Start) -> None:
+        """Count the stream by how it begins."""
+        source = "stored cursor" if self._request.last_event_id is None else "Last-Event-ID"
+        self._around.tally.begun[name, start.reason or source] += 1
 
     def _connect(self) -> None:
         request, around = self._request, self._around
         self._start = subscriptions.connect(
             around.database, request.watcher, request.last_event_id, around.pace.limits
         )
+        never_resumed, resumed = self._start.displaced
+        around.tally.forgot("room", never_resumed=never_resumed, resumed=resumed)
 
     def _follow_from(self, start: subscriptions.Start) -> Follower:
         around = self._around
@@ -256,7 +290,8 @@ class Stream:
         frames = sse.event_frames(told.changes, before, after, self._request.payload)
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else told.before
-            yield from self._send(frame, point, told.after, change=True)
+            yield from self._send(sse.EVENT, frame, point, told.after)
+        self._around.tally.told_changes += len(told.changes)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -276,11 +311,10 @@ class Stream:
 
     def _send(
         self,
+        name: str,
         frame: bytes,
         point: Point | None = None,
         tells_upto: Point | None = None,
-        *,
-        change: bool = False,
     ) -> Iterator[bytes]:
         """Yield the frame; that we go on afterwards means that the kernel has taken it.
 
@@ -292,8 +326,9 @@ class Stream:
             self._delivery.sending(position if tells_upto is None else tells_upto.position)
         yield frame
         self._written_at = self._now()
+        self._around.tally.wrote(name, frame)
         if self._delivery is not None:
-            self._around.ledger.wrote(self._delivery, position, change=change)
+            self._around.ledger.wrote(self._delivery, position, change=name == sse.EVENT)
 
     def _last_frame(self) -> Iterator[bytes]:
         user_id, reason = self.watcher.user_id, self._ending.reason.value
@@ -305,4 +340,4 @@ class Stream:
             cursor = self._cursor(self._start, follower.safe).fresh().text()
             if self._delivery is not None:
                 self._delivery.state = subscriptions.FRESH
-        yield from self._send(sse.frame(sse.RECONNECT_REQUIRED, cursor))
+        yield from self._send(sse.RECONNECT_REQUIRED, sse.frame(sse.RECONNECT_REQUIRED, cursor))

@@ -14,7 +14,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -115,12 +115,19 @@ class Key(NamedTuple):
     folder_hash: str
 
 
+class Forgotten(NamedTuple):
+    """How many subscriptions went: those that were never resumed, and the others."""
+
+    never_resumed: int
+    resumed: int
+
+
 class Start(NamedTuple):
     """Where a connection starts.
 
     Rows above `point` follow; those up to `repeated_upto` may reach the client a second time.
     `reason` says why it does not resume, for logs and metrics. `generation` is None when nothing
-    is remembered, because the client gave no id.
+    is remembered, because the client gave no id. `displaced` had to make room.
     """
 
     resumed: bool
@@ -129,6 +136,7 @@ class Start(NamedTuple):
     reason: str = ""
     repeated_upto: int = 0
     generation: int | None = None
+    displaced: Forgotten = Forgotten(0, 0)
 
 
 class Mark(NamedTuple):
@@ -200,9 +208,10 @@ def _connect(
         return start
     generation = 1 if stored is None else stored.generation + 1
     _take(connection, key, watcher, start, generation)
-    if stored is None:
-        _make_room(connection, key, limits.subscriptions_per_user)
-    return start._replace(generation=generation)
+    start = start._replace(generation=generation)
+    if stored is not None:
+        return start
+    return start._replace(displaced=_make_room(connection, key, limits.subscriptions_per_user))
 
 
 def _lock(connection: Connection, key: Key | None) -> Row[Any] | None:
@@ -232,7 +241,10 @@ def _start(
     if cursor is not None and last_event_id is None:
         # The subscription keeps no tag: it is in the same database as the row that is there.
         cursor = cursor._replace(point=cursor.point._replace(tag=head.seen_tag or 0))
-    reason = _why_not(connection, watcher, cursor, head, limits)
+    if cursor is None:
+        reason = _why_none(watcher, last_event_id, stored)
+    else:
+        reason = _why_not(connection, watcher, cursor, head, limits)
     if cursor is None or reason:
         tag = journal.tag_at(connection, head.last_position) or 0
         end = event.Point(head.last_position, tag)
@@ -259,16 +271,25 @@ def _repeated_upto(cursor: event.Cursor, stored: Row[Any] | None, head: journal.
     return head.last_position if stored.sent_position is None else int(stored.sent_position)
 
 
+def _why_none(watcher: Watcher, last_event_id: str | None, stored: Row[Any] | None) -> str:
+    """Say why there is no cursor to resume from."""
+    if last_event_id is not None:
+        return "no cursor of ours"
+    if watcher.client_id is None:
+        return "no client id"
+    if stored is None:
+        return "first connection"
+    return "first frame never arrived" if stored.state == NEW else "could not be replayed"
+
+
 def _why_not(
     connection: Connection,
     watcher: Watcher,
-    cursor: event.Cursor | None,
+    cursor: event.Cursor,
     head: journal.Head,
     limits: Limits,
 ) -> str:
     """Say why `cursor` cannot be resumed from; nothing when it can."""
-    if cursor is None:
-        return "no cursor"
     if cursor.watcher != event.Cursor.at(0, cursor.point, watcher.user_id, watcher.folder).watcher:
         return "cursor of another user or folder"
     if cursor.epoch != head.epoch:
@@ -314,7 +335,7 @@ def _take(
     connection.execute(insert(subscription).values(values))
 
 
-def _make_room(connection: Connection, newest: Key, most: int) -> None:
+def _make_room(connection: Connection, newest: Key, most: int) -> Forgotten:
     """Forget the user's surplus subscriptions: never resumed ones first, then the longest unseen.
 
     A client that brings a new id with every connection must not push sleeping laptops out: its
@@ -323,21 +344,29 @@ def _make_room(connection: Connection, newest: Key, most: int) -> None:
     mine = subscription.c.user_id == newest.user_id
     count = connection.scalar(select(func.count()).select_from(subscription).where(mine)) or 0
     if count <= most:
-        return
+        return Forgotten(0, 0)
     surplus = (
-        select(*_KEY)
+        select(*_KEY, subscription.c.generation)
         .where(mine, not_(_is(newest)))
         .order_by(subscription.c.generation > 1, subscription.c.seen_at)
         .limit(count - most)
     )
-    _forget(connection, connection.execute(surplus).all())
+    return _forget(connection, connection.execute(surplus).all())
 
 
-def _forget(connection: Connection, keys: Iterable[Any], *still: ColumnElement[bool]) -> int:
-    listed = [tuple(key) for key in keys]
-    if not listed:
+def _forget(connection: Connection, rows: Iterable[Any], *still: ColumnElement[bool]) -> Forgotten:
+    """Delete rows that were listed as key and generation, where `still` holds."""
+    keys: dict[bool, list[tuple[Any, ...]]] = {True: [], False: []}
+    for *key, generation in rows:
+        keys[generation == 1].append(tuple(key))
+    never = _delete(connection, keys[True], subscription.c.generation == 1, *still)
+    return Forgotten(never, _delete(connection, keys[False], *still))
+
+
+def _delete(connection: Connection, keys: Sequence[Any], *still: ColumnElement[bool]) -> int:
+    if not keys:
         return 0
-    gone = delete(subscription).where(tuple_(*_KEY).in_(listed), *still)
+    gone = delete(subscription).where(tuple_(*_KEY).in_(keys), *still)
     return connection.execute(gone).rowcount
 
 
@@ -364,13 +393,18 @@ def move(connection: Connection, marks: Iterable[Mark]) -> None:
         connection.execute(_MOVE, values)
 
 
-def expire(connection: Connection, age_seconds: float) -> int:
+def expire(connection: Connection, age_seconds: float) -> Forgotten:
     """Forget a batch of subscriptions without a connection for `age_seconds`; return how many."""
     now = connection.scalar(select(utc_now()))
     if now is None:
-        return 0
+        return Forgotten(0, 0)
     unseen = subscription.c.seen_at < now - timedelta(seconds=age_seconds)
-    oldest = select(*_KEY).where(unseen).order_by(subscription.c.seen_at).limit(EXPIRE_ROWS)
+    oldest = (
+        select(*_KEY, subscription.c.generation)
+        .where(unseen)
+        .order_by(subscription.c.seen_at)
+        .limit(EXPIRE_ROWS)
+    )
     # One may have connected since it was listed.
     return _forget(connection, connection.execute(oldest).all(), unseen)
 

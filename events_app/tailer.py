@@ -20,7 +20,7 @@ Rules
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -62,6 +62,7 @@ class Tailer:
         self.last_turn_at = self._moved_at = clock.monotonic()
         self.moved_rows = 0
         self.rejected_rows = 0
+        self.alarms: Counter[str] = Counter()
         self._must_look = True
         self._database = db
         self._clock = clock
@@ -108,6 +109,15 @@ class Tailer:
             return "rows wait in the outbox and nobody moves them"
         return "the mover is working off a backlog" if self.backlogged else None
 
+    def is_silent_after(self, user_id: str, position: int) -> bool:
+        """Tell whether no row of the user's lies between `position` and the last one read."""
+        return position == self.end.position or self.rows_after(user_id, position) == []
+
+    @property
+    def unmoved_seconds(self) -> float:
+        """How long ago the outbox was last seen empty, or a row was last seen to be moved."""
+        return self._clock.monotonic() - self._moved_at
+
     def run(self) -> None:
         """Follow for ever; ends when the greenlet is killed."""
         pause = BUSY_PAUSE_SECONDS
@@ -132,6 +142,7 @@ class Tailer:
         trouble = f"{type(error).__name__}: {error}"
         if self.trouble is None or self.trouble.partition(":")[0] != type(error).__name__:
             broken = isinstance(error, errors.BrokenJournal)
+            self.alarms[type(error).__name__] += broken
             log.log(logging.CRITICAL if broken else logging.ERROR, "not following: %s", trouble)
         self.trouble = trouble
         self._must_look = True

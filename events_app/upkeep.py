@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable
 
 import gevent
-from sqlalchemy import Connection
 
 from events_app import journal, subscriptions
 from events_app.database import Database
 from events_app.settings import Settings
+from events_app.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -23,27 +23,37 @@ EVERY_SECONDS = 60.0
 BATCH_PAUSE_SECONDS = 0.05
 
 
-def run(database: Database, settings: Settings) -> None:
+def run(database: Database, settings: Settings, tally: Tally) -> None:
     """Prune and expire for ever; ends when the greenlet is killed."""
     while True:
         gevent.sleep(EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 -- guards nothing
         try:
-            once(database, settings)
+            once(database, settings, tally)
         except Exception as error:  # noqa: BLE001 -- the next round tries again
             log.warning("upkeep is put off: %s", error)
 
 
-def once(database: Database, settings: Settings) -> None:
+def once(database: Database, settings: Settings, tally: Tally) -> None:
     """Remove everything that is due. Raises what the database raises."""
     retention, age = settings.retention_seconds, settings.offline_max_age_seconds
     if retention is not None:
-        _repeat(database, lambda db: journal.prune(db, retention), "journal rows pruned")
-    _repeat(database, lambda db: subscriptions.expire(db, age), "subscriptions forgotten")
+        _repeat(lambda: _prune(database, retention), "journal rows pruned")
+    _repeat(lambda: _expire(database, age, tally), "subscriptions forgotten")
 
 
-def _repeat(database: Database, batch: Callable[[Connection], int], what: str) -> None:
+def _prune(database: Database, age_seconds: float) -> int:
+    return database.write(lambda db: journal.prune(db, age_seconds))
+
+
+def _expire(database: Database, age_seconds: float, tally: Tally) -> int:
+    gone = database.write(lambda db: subscriptions.expire(db, age_seconds))
+    tally.forgot("unseen", never_resumed=gone.never_resumed, resumed=gone.resumed)
+    return sum(gone)
+
+
+def _repeat(batch: Callable[[], int], what: str) -> None:
     total = 0
-    while removed := database.write(batch):
+    while removed := batch():
         total += removed
         gevent.sleep(BATCH_PAUSE_SECONDS)
     if total:

@@ -26,7 +26,7 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
 
 
 def admitting(worker: Worker, **caps: int) -> Admission:
-    return Admission(CAPS._replace(**caps), worker.clock)
+    return Admission(CAPS._replace(**caps), worker.clock, worker.tally)
 
 
 def enter(worker: Worker, to: Admission, who: Watcher | None = None) -> Stream:
@@ -146,7 +146,7 @@ def let_run() -> None:
 
 def test_places_go_to_those_who_wait_in_the_order_in_which_they_came(worker: Worker) -> None:
     """And whoever comes while others wait stands behind them, although there is a place."""
-    counting = Admission(CAPS._replace(of_worker=2), Standing())
+    counting = Admission(CAPS._replace(of_worker=2), Standing(), worker.tally)
     streams = [enter(worker, counting, of_user(user)) for user in ("1", "2")]
     served: list[str] = []
 
@@ -171,7 +171,7 @@ def test_places_go_to_those_who_wait_in_the_order_in_which_they_came(worker: Wor
 
 def test_a_place_that_its_owner_could_not_use_goes_to_the_next(worker: Worker) -> None:
     """The user's own cap was reached meanwhile, or the client is gone."""
-    counting = Admission(CAPS._replace(of_worker=2, of_user=1), Standing())
+    counting = Admission(CAPS._replace(of_worker=2, of_user=1), Standing(), worker.tally)
     streams = [enter(worker, counting, of_user(user)) for user in ("1", "2")]
     twice = [gevent.spawn(enter, worker, counting, of_user("3")) for _ in range(2)]
     next_one = gevent.spawn(enter, worker, counting, of_user("4"))
@@ -188,7 +188,7 @@ def test_a_place_that_its_owner_could_not_use_goes_to_the_next(worker: Worker) -
 def test_only_so_many_wait(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else they would fill gunicorn's connections, and health checks would hang."""
     monkeypatch.setattr(admission, "MOST_WAITING", 2)
-    counting = Admission(CAPS._replace(of_worker=1), Standing())
+    counting = Admission(CAPS._replace(of_worker=1), Standing(), worker.tally)
     first = enter(worker, counting, of_user("1"))
     waiting = [gevent.spawn(counting.admit, of_user(user)) for user in ("2", "3")]
     let_run()
@@ -219,7 +219,7 @@ def test_at_a_stop_the_open_streams_and_those_to_come_are_told(worker: Worker, d
 
 def test_at_a_stop_those_who_wait_are_let_in_to_be_told(worker: Worker) -> None:
     """A refusal, or a connection that breaks off, would count against the server."""
-    counting = Admission(CAPS._replace(of_worker=1), Standing())
+    counting = Admission(CAPS._replace(of_worker=1), Standing(), worker.tally)
     enter(worker, counting, of_user("1"))
     waiting = [gevent.spawn(enter, worker, counting, of_user(user)) for user in ("2", "3")]
     let_run()

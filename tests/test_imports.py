@@ -14,7 +14,7 @@ import events_app
 RINGS = (
     {"errors", "clock", "kinds", "settings", "reference", "uri", "event", "intake", "scope"}
     | {"merge", "tree", "forest", "telling", "rings", "retelling"}
-    | {"sse", "window", "listing", "ending", "logs", "__init__"},
+    | {"sse", "window", "tally", "listing", "ending", "logs", "__init__"},
     {
         "columns",
         "schema",
@@ -27,7 +27,7 @@ RINGS = (
         "subscriptions",
     },
     {"peers", "listener", "tailer", "follower", "delivery", "stream", "admission", "upkeep"},
-    {"sidecar", "auth", "api", "status", "doctor", "terminal", "cli", "app"},
+    {"sidecar", "auth", "api", "status", "metrics", "doctor", "terminal", "cli", "app"},
 )
 # What a ring may use besides the standard library; the outermost one may use anything. SQLite's
 # native thread is the only thing of gevent that the statements' ring knows.

@@ -1,17 +1,15 @@
-"""Alive, ready, and the numbers."""
+"""Alive and ready."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from sqlalchemy import Connection, exc
+from sqlalchemy import Connection
 
 from events_app import outbox, sidecar
 from tests import reused, tokens
-from tests.tokens import EVENTS_PATH, bearer, token
 
 
 @pytest.fixture
@@ -33,14 +31,6 @@ def write(app: Flask, *paths: str) -> None:
 def readiness(app: Flask) -> tuple[int, dict[str, str]]:
     answer = app.test_client().get("/readyz")
     return answer.status_code, answer.get_json()
-
-
-def numbers(app: Flask) -> dict[str, float]:
-    answer = app.test_client().get("/metrics")
-    assert answer.status_code == 200
-    assert answer.content_type.startswith("text/plain; version=")
-    lines = re.findall(r'^(\w+)\{worker="\d+"\} (\S+)$', answer.text, re.MULTILINE)
-    return {name: float(value) for name, value in lines}
 
 
 def test_a_worker_is_alive_whatever_its_database_does(app: Flask) -> None:
@@ -71,46 +61,6 @@ def test_what_keeps_a_worker_from_being_ready_is_said(
     turned_at = tailer.last_turn_at
     monkeypatch.setattr(sidecar.of(app).clock, "monotonic", lambda: turned_at + 31)
     assert "stuck" in readiness(app)[1]["reason"]
-
-
-def test_the_numbers_follow_what_happens(app: Flask) -> None:
-    before = numbers(app)
-    assert before["events_ready"] == 0
-    write(app, "/a", "/b", "relative")
-    assert numbers(app)["events_outbox_rows"] == 3
-    assert 0 <= numbers(app)["events_outbox_age_seconds"] < 60
-    sidecar.of(app).tailer.turn()
-    answer = app.test_client().get(EVENTS_PATH, headers=bearer(token()))
-    after = numbers(app)
-    assert after == {
-        "events_streams": 1,
-        "events_streams_waiting": 0,
-        "events_ready": 1,
-        "events_last_position": 3,
-        "events_moved_rows_total": 3,
-        "events_rejected_rows_total": 1,
-        "events_outbox_rows": 0,
-        "events_outbox_age_seconds": 0,
-    }
-    answer.close()
-    assert numbers(app)["events_streams"] == 0
-
-
-def test_the_numbers_of_the_worker_are_there_while_the_database_is_away(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(_: object) -> None:
-        raise exc.OperationalError("SELECT", {}, Exception("away"))
-
-    monkeypatch.setattr(sidecar.of(app).database, "read", away)
-    assert numbers(app).keys() == {
-        "events_streams",
-        "events_streams_waiting",
-        "events_ready",
-        "events_last_position",
-        "events_moved_rows_total",
-        "events_rejected_rows_total",
-    }
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])

@@ -13,6 +13,7 @@ from sqlalchemy import func, select, update
 from events_app import journal, schema, scope, settings, subscriptions, upkeep, uri
 from events_app.database import Database
 from events_app.settings import Settings
+from events_app.tally import Tally
 from tests import kept, reused, rows
 
 ROWS = 5
@@ -67,7 +68,7 @@ def test_everything_that_is_due_goes_batch_by_batch(
     aged: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        upkeep.once(aged, configured(retention="60", offline_max_age="60"))
+        upkeep.once(aged, configured(retention="60", offline_max_age="60"), Tally())
     assert left(aged) == (0, 0)
     assert aged.read(journal.head)[:2] == (ROWS, ROWS)
     messages = [record.message for record in caplog.records]
@@ -76,13 +77,13 @@ def test_everything_that_is_due_goes_batch_by_batch(
 
 def test_nothing_goes_before_its_time(aged: Database, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        upkeep.once(aged, configured(retention="7200", offline_max_age="7200"))
+        upkeep.once(aged, configured(retention="7200", offline_max_age="7200"), Tally())
     assert left(aged) == (ROWS, ROWS)
     assert caplog.records == []
 
 
 def test_without_a_retention_the_journal_is_kept_for_ever(aged: Database) -> None:
-    upkeep.once(aged, configured(offline_max_age="60"))
+    upkeep.once(aged, configured(offline_max_age="60"), Tally())
     assert left(aged) == (ROWS, 0)
 
 
@@ -100,7 +101,8 @@ def test_a_round_that_fails_is_put_off_to_the_next(
         raise gevent.GreenletExit
 
     monkeypatch.setattr(upkeep, "once", fail_first)
-    running = gevent.spawn(upkeep.run, aged, configured(retention="60", offline_max_age="60"))
+    due = configured(retention="60", offline_max_age="60")
+    running = gevent.spawn(upkeep.run, aged, due, Tally())
     running.join(timeout=20)
     assert isinstance(running.value, gevent.GreenletExit)
     assert len(rounds) == 2

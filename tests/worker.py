@@ -13,6 +13,7 @@ from events_app.database import Database
 from events_app.delivery import Ledger
 from events_app.peers import Peer
 from events_app.stream import Pace, Request, Stream, Surroundings
+from events_app.tally import Tally
 from tests import reused
 from tests.frames import FRAME, Frame
 from tests.manual_clock import ManualClock, at_once
@@ -67,6 +68,7 @@ class Worker:
         self.database = Faulty(url)
         self.clock = ManualClock()
         self.tailer = tailer.Tailer(self.database, self.clock, 0.25)
+        self.tally = Tally()
         self.ledger = Ledger(self.database, self.clock, CONFIRM_SECONDS)
         self.turn()
 
@@ -99,6 +101,7 @@ class Worker:
             self.ledger,
             self.clock,
             PACE._replace(**pace),
+            self.tally,
             at_once,
         )
 

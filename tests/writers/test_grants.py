@@ -12,6 +12,7 @@ from sqlalchemy import exc
 
 from events_app import sequencer, settings, upkeep
 from events_app.database import Database
+from events_app.tally import Tally
 from tests import databases, serving
 from tests.writers import roles
 
@@ -132,7 +133,7 @@ def test_the_sidecars_role_may_prune_and_expire(granted: roles.Roles) -> None:
 
     def nothing_kept() -> bool:
         sequencer.Mover(database).step()
-        upkeep.once(database, at_once)
+        upkeep.once(database, at_once, Tally())
         with granted.engine("sidecar").connect() as connection:
             counts = "(SELECT COUNT(*) FROM file_event_outbox)"
             counts += " + (SELECT COUNT(*) FROM file_event_journal)"

@@ -1,0 +1,38 @@
+"""What one worker has counted since it began: plain numbers, for whoever asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class Tally:
+    """Counts of one worker; every one of them only ever rises."""
+
+    __slots__ = ("begun", "ended", "forgotten", "frames", "refused", "sent_bytes", "told_changes")
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self.begun: Counter[tuple[str, str]] = Counter()
+        """Streams by the frame that began them, and why it was that one."""
+        self.ended: Counter[str] = Counter()
+        """Streams by why they ended."""
+        self.refused: Counter[str] = Counter()
+        """Requests by the cap that refused them."""
+        self.forgotten: Counter[tuple[str, str]] = Counter()
+        """Subscriptions by why they went, and whether they were ever resumed."""
+        self.frames: Counter[str] = Counter()
+        """Written frames by their name."""
+        self.sent_bytes = 0
+        """Bytes of these frames."""
+        self.told_changes = 0
+        """Changes in these frames: what folding left."""
+
+    def wrote(self, name: str, frame: bytes) -> None:
+        """Count a frame that the kernel has taken."""
+        self.frames[name] += 1
+        self.sent_bytes += len(frame)
+
+    def forgot(self, reason: str, *, never_resumed: int, resumed: int) -> None:
+        """Count subscriptions that went."""
+        self.forgotten[reason, "false"] += never_resumed
+        self.forgotten[reason, "true"] += resumed
