@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import psycopg
@@ -21,15 +22,27 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, exc.DBAPIError) and not refusal
 
 
-# PyMySQL calls a missing right an operational error: to the server, a database, a table and so on.
-_MYSQL_DENIED = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
+# PyMySQL calls a missing right an operational error: to the server (also from this host, or without
+# a password), a database, a table and so on.
+_MYSQL_DENIED = frozenset({1044, 1045, 1130, 1142, 1143, 1227, 1370, 1698})
+
+# Until it is connected, libpq hands on PostgreSQL's words without its code. A server that speaks
+# another language counts as away, and its words are in the log. Not here: what an LDAP or RADIUS
+# server decides, which may itself be away.
+_POSTGRESQL_LOGIN_DENIED = re.compile(
+    r"FATAL: +(password authentication failed for user|no pg_hba\.conf entry for"
+    r"|role .* is not permitted to log in|role .* does not exist|permission denied for database)"
+    r"|no password supplied"
+)
 
 
 def is_denied(error: BaseException) -> bool:
-    """Tell that the role lacks a right."""
+    """Tell that the role lacks a right, or may not even log in."""
     original = getattr(error, "orig", None)
     if isinstance(original, psycopg.errors.InsufficientPrivilege):
         return True
+    if isinstance(original, psycopg.OperationalError):
+        return original.sqlstate is None and bool(_POSTGRESQL_LOGIN_DENIED.search(str(original)))
     return bool(original and original.args and original.args[0] in _MYSQL_DENIED)
 
 

@@ -82,9 +82,10 @@ class Sidecar:
         try:
             self.database.read(fitness.refuse_unusable)
         except SQLAlchemyError as error:
+            where, words = settings.safe_url(self.settings.database_url), failures.words_of(error)
             if not failures.is_away(error):
-                raise errors.DatabaseError(f"the database refuses: {error}") from error
-            log.error("the database does not answer yet, streams are held: %s", error)
+                raise errors.DatabaseError(f"the database at {where} refuses: {words}") from error
+            log.error("the database at %s is away, streams are held: %s", where, words)
 
     def refuse_blocking_driver(self) -> None:
         """Raise `UnsupportedDatabase` when psycopg was imported before gevent patched it."""
