@@ -33,7 +33,6 @@ preload_app = False
 # gunicorn's own ceiling is lower, and what it refuses gets no JSON.
 message.MAX_REQUEST_LINE = 32 * 1024
 limit_request_line = message.MAX_REQUEST_LINE - 1
-logconfig_dict = logs.CONFIG
 # Without the query, which may hold a token.
 access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(B)s %(D)sus'
 
@@ -74,6 +73,7 @@ def _raise_descriptor_limit() -> None:
 # A bad variable stops the start here, in one message.
 _settings = _configured()
 graceful_timeout = int(_settings.drain_seconds) + _DRAIN_MARGIN_SECONDS
+logconfig_dict = logs.config(_settings.log_format)
 # gunicorn counts sockets and hangs silently at its limit, health checks too. So there is room
 # beyond all streams and all who wait for a place: for what is answered at once.
 worker_connections = _settings.max_streams + admission.MOST_WAITING + _OTHER_CONNECTIONS

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from events_app import auth, errors, event, sidecar, sse, uri
+from events_app import auth, errors, event, logs, sidecar, sse, uri
 from events_app.peers import Peer
 from events_app.scope import Watcher
 from events_app.settings import Settings
@@ -113,7 +113,19 @@ def install(app: Flask) -> None:
 
 def answer_error(error: errors.RequestError) -> Response:
     """Answer `error` as the protocol's table says."""
-    answer = _document(error.status, error.code, error.message, str(uuid.uuid4()))
+    correlation_id = str(uuid.uuid4())
+    log.info(
+        "a request is refused: %s",
+        type(error).__name__,
+        extra=logs.fields(
+            correlation_id=correlation_id,
+            status=error.status,
+            code=error.code,
+            reason=error.message,
+            path=request.path,
+        ),
+    )
+    answer = _document(error.status, error.code, error.message, correlation_id)
     if error.retry_after_seconds is not None:
         answer.headers["Retry-After"] = str(error.retry_after_seconds)
     if error.status == errors.Unauthorized.status:
@@ -132,7 +144,8 @@ def _answer_http_error(error: HTTPException) -> Response:
 
 def _answer_unforeseen(error: Exception) -> Response:
     correlation_id = str(uuid.uuid4())
-    log.error("correlation id %s", correlation_id, exc_info=error)
+    about = logs.fields(correlation_id=correlation_id, path=request.path)
+    log.error("a request failed", exc_info=error, extra=about)
     unforeseen = errors.Unforeseen()
     return _document(unforeseen.status, unforeseen.code, unforeseen.message, correlation_id)
 

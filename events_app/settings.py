@@ -235,6 +235,12 @@ class Settings:
         "The most durable cursors kept for one user; those never resumed go first, then the"
         " longest unseen.",
     )
+    log_format: Literal["line", "json"] = variable(
+        "EVENTS_LOG_FORMAT",
+        kinds.one_of("line", "json"),
+        "line",
+        "How the log is written: a line for people, or a JSON object, an event.",
+    )
     cors_origins: tuple[str, ...] = variable(
         "EVENTS_CORS_ORIGINS",
         kinds.ORIGINS,

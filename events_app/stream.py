@@ -18,12 +18,13 @@ Rules
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from gevent.event import Event
 
-from events_app import ending, sse, subscriptions
+from events_app import ending, logs, sse, subscriptions
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.delivery import Delivery, Ledger
@@ -85,9 +86,12 @@ class Stream:
         "_bell",
         "_busy",
         "_closed",
+        "_correlation",
         "_delivery",
         "_ending",
+        "_failing",
         "_follower",
+        "_opened_at",
         "_peer",
         "_request",
         "_retry_at",
@@ -107,7 +111,10 @@ class Stream:
         self._delivery: Delivery | None = None
         self._start: subscriptions.Start | None = None
         self._busy = False
-        self._retry_at = now
+        self._failing = False
+        self._opened_at = self._retry_at = now
+        # A number, because its text takes twice as much memory, and ten thousand idle streams too.
+        self._correlation = uuid.uuid4().int
         self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - around.pace.keep_alive
         self._ending = Ending(now, request.token_seconds, around.pace.lifetime)
 
@@ -115,6 +122,15 @@ class Stream:
     def watcher(self) -> Watcher:
         """Who watches what."""
         return self._request.watcher
+
+    def _log(self, message: str, **more: object) -> None:
+        about = logs.fields(
+            correlation_id=uuid.UUID(int=self._correlation),
+            user_id=self.watcher.user_id,
+            client_id=self.watcher.client_id,
+            **more,
+        )
+        log.info(message, extra=about)
 
     # -- told from outside ---------------------------------------------------------------------
 
@@ -162,6 +178,7 @@ class Stream:
             if self._closed and why == DROPPED:
                 why = CLIENT_LEFT
             self._around.tally.ended[why] += 1
+            self._log("a stream ends", reason=why, seconds=round(self._now() - self._opened_at, 3))
             self._closed = True
             self._around.tailer.remove_bell(self.watcher.user_id, self._bell)
             if self._delivery is not None:
@@ -199,9 +216,12 @@ class Stream:
             if not self._closed:
                 work()
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
-            user_id = self.watcher.user_id
-            log.info("a stream of user %s waits for the database: %s", user_id, error)
+            if not self._failing:
+                self._log("a stream waits for the database", error=error)
+            self._failing = True
             self._retry_at = self._now() + RETRY_SECONDS
+        else:
+            self._failing = False
         finally:
             self._busy = False
             self._bell.set()
@@ -223,9 +243,11 @@ class Stream:
             yield from self._send(name, sse.frame(name, cursor, retry_seconds=wait))
 
     def _count_start(self, name: str, start: subscriptions.Start) -> None:
-        """Count the stream by how it begins."""
+        """Count the stream by how it begins, and say it."""
         source = "stored cursor" if self._request.last_event_id is None else "Last-Event-ID"
-        self._around.tally.begun[name, start.reason or source] += 1
+        reason = start.reason or source
+        self._around.tally.begun[name, reason] += 1
+        self._log("a stream begins", event=name, reason=reason, position=start.point.position)
 
     def _connect(self) -> None:
         request, around = self._request, self._around
@@ -331,8 +353,6 @@ class Stream:
             self._around.ledger.wrote(self._delivery, position, change=name == sse.EVENT)
 
     def _last_frame(self) -> Iterator[bytes]:
-        user_id, reason = self.watcher.user_id, self._ending.reason.value
-        log.info("a stream of user %s ends: %s", user_id, reason)
         follower = self._follower
         cursor = self._id_at(self._safe())
         if self._start is not None and follower is not None and follower.end is not None:

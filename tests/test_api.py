@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from events_app import api, sidecar
+from events_app import api, logs, sidecar
 from tests import reused, tokens
 from tests.tokens import EVENTS_PATH, bearer, token
 
@@ -273,7 +273,26 @@ def test_what_nobody_foresaw_is_500_and_its_details_are_only_in_the_log(
     assert refused(answer) == (500, 50005)
     assert "hunter2" not in answer.text
     assert "hunter2" in caplog.text
-    assert answer.get_json()["correlation_id"] in caplog.text
+    (failed,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert vars(failed)["fields"] == {
+        "correlation_id": answer.get_json()["correlation_id"],
+        "path": EVENTS_PATH,
+    }
+
+
+def test_a_refusal_is_in_the_log_under_its_correlation_id_and_without_the_token(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    text = token()
+    answer = ask(app, FOREIGN, text)
+    (record,) = caplog.records
+    told = vars(record)["fields"]
+    assert told["correlation_id"] == answer.get_json()["correlation_id"]
+    assert (told["status"], told["code"], told["path"]) == (403, 403, EVENTS_PATH)
+    line = logs.Line().format(record)
+    assert "ForeignFolder" in line
+    assert text not in line
 
 
 def test_every_error_of_a_request_has_another_correlation_id(client: FlaskClient) -> None:

@@ -47,6 +47,7 @@ DEFAULTS = {
     "EVENTS_MAX_STREAMS_PER_USER": 64,
     "EVENTS_MAX_STREAMS_PER_SUBSCRIPTION": 8,
     "EVENTS_MAX_SUBSCRIPTIONS_PER_USER": 256,
+    "EVENTS_LOG_FORMAT": "line",
     "EVENTS_CORS_ORIGINS": (),
 }
 
@@ -116,6 +117,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "EVENTS_MAX_STREAMS_PER_USER": "4",
         "EVENTS_MAX_STREAMS_PER_SUBSCRIPTION": "3",
         "EVENTS_MAX_SUBSCRIPTIONS_PER_USER": "8",
+        "EVENTS_LOG_FORMAT": "json",
         "EVENTS_CORS_ORIGINS": "https://a.example, https://b.example",
         "PATH": "/bin",
         "events_debounce": "x",
@@ -147,6 +149,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         max_streams=100,
         max_streams_per_user=4,
         max_streams_per_subscription=3,
+        log_format="json",
         max_subscriptions_per_user=8,
         cors_origins=("https://a.example", "https://b.example"),
     )

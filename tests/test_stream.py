@@ -644,6 +644,31 @@ def test_a_client_that_was_held_resumes_when_the_database_is_back(worker: Worker
     assert reader.told() == [("create", "/missed", "")]
 
 
+def test_the_log_tells_the_life_of_a_stream_under_one_correlation_id(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it waits for is said once, not with every try."""
+    caplog.set_level("INFO", "events_app.stream")
+    worker.database.away = True
+    reader = worker.stream(keep_alive=3)
+    for _ in range(3):
+        reader.expect("keep-alive")
+    worker.database.away = False
+    reader.expect("subscribed")
+    reader.stream.peer_closed()
+    assert reader.rest() == []
+    assert [record.message for record in caplog.records] == [
+        "a stream waits for the database",
+        "a stream begins",
+        "a stream ends",
+    ]
+    told = [vars(record)["fields"] for record in caplog.records]
+    assert len({(each["correlation_id"], each["user_id"], each["client_id"]) for each in told}) == 1
+    assert (told[0]["user_id"], told[0]["client_id"]) == ("42", CLIENT)
+    assert (told[1]["event"], told[1]["reason"]) == ("subscribed", "first connection")
+    assert (told[2]["reason"], told[2]["seconds"]) == ("client_left", reader.age)
+
+
 def test_a_held_stream_asks_the_database_once_a_second(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
