@@ -17,14 +17,13 @@ Rules
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from gevent.event import Event
 
-from events_app import ending, logs, sse, subscriptions
+from events_app import chronicle, ending, sse, subscriptions
+from events_app.chronicle import Chronicle
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.delivery import Delivery, Ledger
@@ -36,14 +35,9 @@ from events_app.scope import Watcher
 from events_app.tailer import Tailer
 from events_app.tally import Tally
 
-log = logging.getLogger(__name__)
-
 # The first frame leaves within a second, whatever the database does.
 FIRST_KEEP_ALIVE_SECONDS = 0.8
 RETRY_SECONDS = 1.0
-
-# How a stream ends that was not ended: its peer closed, or took nothing or broke off.
-CLIENT_LEFT, DROPPED = "client_left", "dropped"
 
 
 class Pace(NamedTuple):
@@ -85,13 +79,11 @@ class Stream:
         "_around",
         "_bell",
         "_busy",
+        "_chronicle",
         "_closed",
-        "_correlation",
         "_delivery",
         "_ending",
-        "_failing",
         "_follower",
-        "_opened_at",
         "_peer",
         "_request",
         "_retry_at",
@@ -111,26 +103,15 @@ class Stream:
         self._delivery: Delivery | None = None
         self._start: subscriptions.Start | None = None
         self._busy = False
-        self._failing = False
-        self._opened_at = self._retry_at = now
-        # A number, because its text takes twice as much memory, and ten thousand idle streams too.
-        self._correlation = uuid.uuid4().int
+        self._retry_at = now
         self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - around.pace.keep_alive
         self._ending = Ending(now, request.token_seconds, around.pace.lifetime)
+        self._chronicle = Chronicle(around.tally, request.watcher, now)
 
     @property
     def watcher(self) -> Watcher:
         """Who watches what."""
         return self._request.watcher
-
-    def _log(self, message: str, **more: object) -> None:
-        about = logs.fields(
-            correlation_id=uuid.UUID(int=self._correlation),
-            user_id=self.watcher.user_id,
-            client_id=self.watcher.client_id,
-            **more,
-        )
-        log.info(message, extra=about)
 
     # -- told from outside ---------------------------------------------------------------------
 
@@ -164,7 +145,7 @@ class Stream:
     def frames(self) -> Generator[bytes]:
         """Yield the frames until the end; close the generator when the peer is gone."""
         self._around.tailer.add_bell(self.watcher.user_id, self._bell)
-        why = DROPPED
+        why = chronicle.DROPPED
         try:
             while not self._closed:
                 yield from self._due_frames()
@@ -175,10 +156,9 @@ class Stream:
                 self._around.clock.wait(self._bell, self._pause())
                 self._bell.clear()
         finally:
-            if self._closed and why == DROPPED:
-                why = CLIENT_LEFT
-            self._around.tally.ended[why] += 1
-            self._log("a stream ends", reason=why, seconds=round(self._now() - self._opened_at, 3))
+            if self._closed and why == chronicle.DROPPED:
+                why = chronicle.CLIENT_LEFT
+            self._chronicle.ends(why, self._now())
             self._closed = True
             self._around.tailer.remove_bell(self.watcher.user_id, self._bell)
             if self._delivery is not None:
@@ -216,12 +196,10 @@ class Stream:
             if not self._closed:
                 work()
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
-            if not self._failing:
-                self._log("a stream waits for the database", error=error)
-            self._failing = True
+            self._chronicle.waits(error)
             self._retry_at = self._now() + RETRY_SECONDS
         else:
-            self._failing = False
+            self._chronicle.goes_on()
         finally:
             self._busy = False
             self._bell.set()
@@ -239,15 +217,12 @@ class Stream:
             self._delivery = self._open_delivery(self._start)
             name = sse.RESUMED if self._start.resumed else sse.SUBSCRIBED
             cursor, wait = self._id_at(self._safe()), ending.return_seconds()
-            self._count_start(name, self._start)
+            self._chronicle.begins(name, self._reason(self._start), self._start.point.position)
             yield from self._send(name, sse.frame(name, cursor, retry_seconds=wait))
 
-    def _count_start(self, name: str, start: subscriptions.Start) -> None:
-        """Count the stream by how it begins, and say it."""
+    def _reason(self, start: subscriptions.Start) -> str:
         source = "stored cursor" if self._request.last_event_id is None else "Last-Event-ID"
-        reason = start.reason or source
-        self._around.tally.begun[name, reason] += 1
-        self._log("a stream begins", event=name, reason=reason, position=start.point.position)
+        return start.reason or source
 
     def _connect(self) -> None:
         request, around = self._request, self._around
@@ -313,7 +288,7 @@ class Stream:
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else told.before
             yield from self._send(sse.EVENT, frame, point, told.after)
-        self._around.tally.told_changes += len(told.changes)
+        self._chronicle.told(len(told.changes))
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -348,7 +323,7 @@ class Stream:
             self._delivery.sending(position if tells_upto is None else tells_upto.position)
         yield frame
         self._written_at = self._now()
-        self._around.tally.wrote(name, frame)
+        self._chronicle.wrote(name, frame)
         if self._delivery is not None:
             self._around.ledger.wrote(self._delivery, position, change=name == sse.EVENT)
 

@@ -27,11 +27,6 @@ class Tally:
         self.told_changes = 0
         """Changes in these frames: what folding left."""
 
-    def wrote(self, name: str, frame: bytes) -> None:
-        """Count a frame that the kernel has taken."""
-        self.frames[name] += 1
-        self.sent_bytes += len(frame)
-
     def forgot(self, reason: str, *, never_resumed: int, resumed: int) -> None:
         """Count subscriptions that went."""
         self.forgotten[reason, "false"] += never_resumed

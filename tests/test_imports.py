@@ -14,7 +14,7 @@ import events_app
 RINGS = (
     {"errors", "clock", "kinds", "settings", "reference", "uri", "event", "intake", "scope"}
     | {"merge", "tree", "forest", "telling", "rings", "retelling"}
-    | {"sse", "window", "tally", "listing", "ending", "logs", "__init__"},
+    | {"sse", "window", "chronicle", "tally", "listing", "ending", "logs", "__init__"},
     {
         "columns",
         "schema",

@@ -648,7 +648,7 @@ def test_the_log_tells_the_life_of_a_stream_under_one_correlation_id(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What it waits for is said once, not with every try."""
-    caplog.set_level("INFO", "events_app.stream")
+    caplog.set_level("INFO", "events_app.chronicle")
     worker.database.away = True
     reader = worker.stream(keep_alive=3)
     for _ in range(3):
