@@ -10,8 +10,8 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from typing import NamedTuple, TypeVar
+from collections import deque
+from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
@@ -21,8 +21,6 @@ from events_app.clock import Clock
 from events_app.scope import Watcher
 from events_app.stream import Stream
 from events_app.tally import Tally
-
-T = TypeVar("T")
 
 # Below the 30 seconds after which the more impatient of clients and proxies give up.
 WAIT_SECONDS = 10.0
@@ -55,8 +53,7 @@ class Admission:
         self._clock = clock
         self._tally = tally
         self._streams: set[Stream] = set()
-        self._per_user: Counter[str] = Counter()
-        self._per_watcher: Counter[Watcher] = Counter()
+        self._of_user: dict[str, list[Stream]] = {}
         self._queue: deque[Event] = deque()
         self._stopping = False
 
@@ -89,12 +86,13 @@ class Admission:
             self._check(watcher)
 
     def _check(self, watcher: Watcher) -> None:
-        if self._per_user[watcher.user_id] >= self._caps.of_user:
+        mine = self._of_user.get(watcher.user_id, [])
+        if len(mine) >= self._caps.of_user:
             raise self._refusal("user")
         # A client without an id has no subscription: each of its streams is somebody's first.
-        if watcher.client_id is None:
+        if watcher.client_id is None or len(mine) < self._caps.of_subscription:
             return
-        if self._per_watcher[watcher] >= self._caps.of_subscription:
+        if [each.watcher for each in mine].count(watcher) >= self._caps.of_subscription:
             raise self._refusal("subscription")
 
     def _refusal(self, cap: str) -> errors.TooManyStreams:
@@ -130,8 +128,7 @@ class Admission:
     def enter(self, stream: Stream) -> None:
         """Count `stream` in; while the worker stops it ends soon."""
         self._streams.add(stream)
-        self._per_user[stream.watcher.user_id] += 1
-        self._per_watcher[stream.watcher] += 1
+        self._of_user.setdefault(stream.watcher.user_id, []).append(stream)
         if self._stopping:
             stream.stop(late=True)
 
@@ -140,8 +137,10 @@ class Admission:
         if stream not in self._streams:
             return
         self._streams.remove(stream)
-        _count_down(self._per_user, stream.watcher.user_id)
-        _count_down(self._per_watcher, stream.watcher)
+        mine = self._of_user[stream.watcher.user_id]
+        mine.remove(stream)
+        if not mine:
+            del self._of_user[stream.watcher.user_id]
         self._call_next()
 
     def stop(self) -> None:
@@ -151,9 +150,3 @@ class Admission:
             stream.stop()
         for bell in self._queue:
             bell.set()
-
-
-def _count_down(counts: Counter[T], key: T) -> None:
-    counts[key] -= 1
-    if not counts[key]:
-        del counts[key]

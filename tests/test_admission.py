@@ -100,8 +100,7 @@ def test_users_who_left_are_forgotten(worker: Worker) -> None:
     counting = admitting(worker)
     for number in range(10):
         counting.leave(enter(worker, counting, of_user(str(number))))
-    assert not counting._per_user
-    assert not counting._per_watcher
+    assert not counting._of_user
 
 
 # -- a full worker -------------------------------------------------------------------------------
