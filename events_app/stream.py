@@ -83,8 +83,10 @@ class Stream:
         "_closed",
         "_delivery",
         "_ending",
+        "_epoch",
         "_follower",
         "_peer",
+        "_repeated_upto",
         "_request",
         "_retry_at",
         "_start",
@@ -102,6 +104,7 @@ class Stream:
         self._follower: Follower | None = None
         self._delivery: Delivery | None = None
         self._start: subscriptions.Start | None = None
+        self._epoch = self._repeated_upto = 0
         self._busy = False
         self._retry_at = now
         self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - around.pace.keep_alive
@@ -213,24 +216,25 @@ class Stream:
                 self._retry_at = self._now() + RETRY_SECONDS
             self._aside(self._connect)
         if self._start is not None:
-            self._follower = self._follow_from(self._start)
-            self._delivery = self._open_delivery(self._start)
-            name = sse.RESUMED if self._start.resumed else sse.SUBSCRIBED
-            cursor, wait = self._id_at(self._safe()), ending.return_seconds()
-            self._chronicle.begins(name, self._reason(self._start), self._start.point.position)
-            yield from self._send(name, sse.frame(name, cursor, retry_seconds=wait))
-
-    def _reason(self, start: subscriptions.Start) -> str:
-        source = "stored cursor" if self._request.last_event_id is None else "Last-Event-ID"
-        return start.reason or source
+            # What is needed of it is kept; ten thousand idle streams are to hold little.
+            start, self._start = self._start, None
+            self._epoch, self._repeated_upto = start.epoch, start.repeated_upto
+            self._follower = self._follow_from(start)
+            self._delivery = self._open_delivery(start)
+            name, cursor = _first_frame(start), self._id_at(self._safe())
+            del start
+            frame = sse.frame(name, cursor, retry_seconds=ending.return_seconds())
+            yield from self._send(name, frame)
 
     def _connect(self) -> None:
         request, around = self._request, self._around
-        self._start = subscriptions.connect(
+        self._start = start = subscriptions.connect(
             around.database, request.watcher, request.last_event_id, around.pace.limits
         )
-        never_resumed, resumed = self._start.displaced
-        around.tally.forgot("room", never_resumed=never_resumed, resumed=resumed)
+        source = "stored cursor" if request.last_event_id is None else "Last-Event-ID"
+        # Not when the frame is sent: logging is deep, and would cost the waiting greenlet a page.
+        self._chronicle.begins(_first_frame(start), start.reason or source, start.point.position)
+        around.tally.forgot("room", **start.displaced._asdict())
 
     def _follow_from(self, start: subscriptions.Start) -> Follower:
         around = self._around
@@ -297,14 +301,13 @@ class Stream:
 
     def _id_at(self, point: Point) -> str | None:
         """Return the cursor at `point`; before the start the client's own, or none."""
-        if self._start is None:
+        if self._follower is None:
             return self._request.last_event_id
-        partly = point.position < self._start.repeated_upto
-        return self._cursor(self._start, point)._replace(partly=partly).text()
+        partly = point.position < self._repeated_upto
+        return self._cursor(point)._replace(partly=partly).text()
 
-    def _cursor(self, start: subscriptions.Start, point: Point) -> Cursor:
-        watcher = self._request.watcher
-        return Cursor.at(start.epoch, point, watcher.user_id, watcher.folder)
+    def _cursor(self, point: Point) -> Cursor:
+        return Cursor.at(self._epoch, point, self.watcher.user_id, self.watcher.folder)
 
     def _send(
         self,
@@ -330,9 +333,13 @@ class Stream:
     def _last_frame(self) -> Iterator[bytes]:
         follower = self._follower
         cursor = self._id_at(self._safe())
-        if self._start is not None and follower is not None and follower.end is not None:
+        if follower is not None and follower.end is not None:
             # Without this a browser would replay into the same end for ever.
-            cursor = self._cursor(self._start, follower.safe).fresh().text()
+            cursor = self._cursor(follower.safe).fresh().text()
             if self._delivery is not None:
                 self._delivery.state = subscriptions.FRESH
         yield from self._send(sse.RECONNECT_REQUIRED, sse.frame(sse.RECONNECT_REQUIRED, cursor))
+
+
+def _first_frame(start: subscriptions.Start) -> str:
+    return sse.RESUMED if start.resumed else sse.SUBSCRIBED

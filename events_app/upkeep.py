@@ -47,7 +47,7 @@ def _prune(database: Database, age_seconds: float) -> int:
 
 def _expire(database: Database, age_seconds: float, tally: Tally) -> int:
     gone = database.write(lambda db: subscriptions.expire(db, age_seconds))
-    tally.forgot("unseen", never_resumed=gone.never_resumed, resumed=gone.resumed)
+    tally.forgot("unseen", **gone._asdict())
     return sum(gone)
 
 

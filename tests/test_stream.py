@@ -694,6 +694,22 @@ def test_a_held_stream_ends_with_its_token_and_says_its_own_id(worker: Worker) -
     assert reader.age == 12
 
 
+def test_a_stream_that_ends_before_it_could_begin_says_its_own_id(worker: Worker) -> None:
+    """Its subscription was taken while a keep-alive was written; nothing has been told yet."""
+    waiting: list[Callable[[], None]] = []
+    around = worker.around(keep_alive=3)._replace(run_aside=waiting.append)
+    request = stream.Request(watcher(), "theirs", "array", 10)
+    reader = Connected(worker, stream.Stream(around, request, StubbornPeer()))
+    for _ in range(4):
+        assert reader.expect("keep-alive").id == "theirs"
+    assert reader.age > 9
+    worker.clock.now = reader.opened_at + 10
+    waiting.pop()()
+    last = reader.expect("reconnect-required")
+    assert last.id == "theirs"
+    assert reader.rest() == []
+
+
 def test_while_a_backlog_is_moved_new_streams_are_held(worker: Worker) -> None:
     known_client(worker)
     worker.tailer.backlogged = True
