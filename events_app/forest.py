@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from events_app.event import Change
+from events_app.event import TYPES, Change
 from events_app.tree import CLIENT, SERVER, Entry, Place, is_below
 
 
@@ -56,89 +56,92 @@ class Forest:
             entry.client = entry.server = entry.came_to = entry.inside = entry.stops = None
 
     def _read(self, change: Change) -> bool:
+        entry = self._on_server(change)
+        if entry is None:
+            return False
+        if change.own:
+            self._in_client(change, entry)
+        elif change.type in {"create", "modify"}:
+            entry.dirty = True
+        self._touch(entry)
+        return True
+
+    # -- the server's tree ---------------------------------------------------------------------
+
+    def _on_server(self, change: Change) -> Entry | None:
+        """Do `change` in the server's tree and return its entry; None if it cannot be."""
         kind = change.type
         place = self._place(change.from_path, taken=kind != "create")
         if place is None:
-            return False
-        place.is_told_of |= not change.own
+            return None
+        _note(place, change)
         entry = place.server
         if entry is None:
-            return kind == "create" and self._create(change, place)
+            return self._create(change, place) if kind == "create" else None
         if entry.file_id is None and kind != "create":
             entry.file_id = change.file_id
         if entry.file_id != change.file_id:
-            return False
+            return None
         if kind == "rename":
             return self._rename(change, entry, place)
         if kind == "delete":
-            return self._delete(change, entry, place)
-        return kind in {"modify", "create"} and self._modify(change, entry, place)
+            self._leave(entry, place)
+            entry.stand_in_server(None)
+        return entry if kind in TYPES else None
 
-    # -- the four changes ----------------------------------------------------------------------
-
-    def _create(self, change: Change, place: Place) -> bool:
+    def _create(self, change: Change, place: Place) -> Entry:
         entry = self._new_entry(change.file_id)
         entry.stand_in_server(place)
-        if change.own and _is_in_client(place.folder):
-            self._move_client(entry, place)
-        else:
-            entry.dirty = True
-        self._touch(entry)
-        return True
+        return entry
 
-    def _modify(self, change: Change, entry: Entry, place: Place) -> bool:
-        if not change.own:
-            entry.dirty = True
-        elif place.client is None:
-            self._meet_early(entry, place)
-        self._touch(entry)
-        return True
-
-    def _delete(self, change: Change, entry: Entry, place: Place) -> bool:
-        self._leave(entry, place)
-        entry.stand_in_server(None)
-        if change.own and place.client is not None:
-            self._lose(place.client)
-        self._touch(entry)
-        return True
-
-    def _rename(self, change: Change, entry: Entry, place: Place) -> bool:
+    def _rename(self, change: Change, entry: Entry, place: Place) -> Entry | None:
         target = self._place(change.to_path, taken=False)
-        if target is place:
-            return True
-        if target is None or target.server is not None:
-            return False
+        if target is None or target is place:
+            return None if target is None else entry
+        if target.server is not None:
+            return None
         if entry.inside is not None and is_below(target.folder, entry, SERVER):
-            return False
-        target.is_told_of |= not change.own
+            return None
+        _note(target, change)
         self._leave(entry, place)
         entry.stand_in_server(target)
-        if change.own:
-            self._rename_own(entry, place, target)
-        self._touch(entry)
-        return True
+        return entry
 
-    # -- the client's own ----------------------------------------------------------------------
+    # -- the client's tree ---------------------------------------------------------------------
 
-    def _rename_own(self, entry: Entry, place: Place, target: Place) -> None:
-        moved = place.client
-        if moved is None:
-            self._meet_early(entry, target)
-        elif _is_in_client(target.folder) and not is_below(target.folder, moved, CLIENT):
-            self._move_client(moved, target)
-        else:
-            self._lose(moved)
+    def _in_client(self, change: Change, entry: Entry) -> None:
+        """Do the client's own `change` of `entry` in its tree.
 
-    def _meet_early(self, entry: Entry, place: Place) -> None:
+        By path, as the client did it: other folders may have these paths there.
+        """
+        place = self._client_place(change.from_path, taken=change.type != "create")
+        there = None if place is None else place.client
+        if change.type == "create":
+            self._move(entry, place)
+        elif change.type == "modify":
+            self._meet_early(entry, place)
+        elif change.type == "delete" and there is not None:
+            self._lose(there)
+        elif change.type == "rename":
+            target = self._client_place(change.to_path, taken=False)
+            if there is None:
+                self._meet_early(entry, target)
+            else:
+                self._move(there, target)
+
+    def _meet_early(self, entry: Entry, place: Place | None) -> None:
         """Put into the client's tree what it dealt with before it was told of it."""
-        if _is_in_client(place.folder) and entry.client is None:
-            self._move_client(entry, place)
+        if place is not None and place.client is None and entry.client is None:
             entry.early = True
+            self._move(entry, place)
 
-    def _move_client(self, entry: Entry, place: Place) -> None:
-        if place.client is not None and place.client is not entry:
-            self._lose(place.client)
-        entry.stand_in_client(place)
+    def _move(self, entry: Entry, target: Place | None) -> None:
+        if target is None or is_below(target.folder, entry, CLIENT):
+            self._lose(entry)
+            return
+        if target.client is not None and target.client is not entry:
+            self._lose(target.client)
+        entry.stand_in_client(target)
         self._touch(entry)
 
     def _lose(self, entry: Entry) -> None:
@@ -152,6 +155,19 @@ class Forest:
             entry.stand_in_client(None)
             inside = (entry.inside or {}).values()
             lost += [place.client for place in inside if place.client is not None]
+
+    def _client_place(self, path: str, *, taken: bool) -> Place | None:
+        """Find the place of `path` in the client's tree; None if its folder is not there."""
+        folder = self.root
+        *above, name = path[1:].split("/")
+        for each in above:
+            entry = self._place_in(folder, each, taken=True).client
+            if entry is None:
+                return None
+            folder = entry
+        place = self._place_in(folder, name, taken=taken)
+        place.by_client = True
+        return place
 
     # -- places --------------------------------------------------------------------------------
 
@@ -217,3 +233,10 @@ class Forest:
 
 def _is_in_client(folder: Entry) -> bool:
     return folder.client is not None or folder.is_root
+
+
+def _note(place: Place, change: Change) -> None:
+    if change.own:
+        place.by_client = True
+    else:
+        place.by_others = True

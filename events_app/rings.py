@@ -2,9 +2,9 @@
 
 In every history that leads into a ring, one entry went through some third place. So the first
 choice are the places that the ring's own entries went through, their stops; then any place that the
-run names: what stands there is known, and so whether it is free. Only places that others' changes
-name: a second delivery says the last word on each of them, and so would heal a client that broke
-off behind the step aside.
+run names: what stands there is known, and so whether it is free. Not a place that the client's own
+changes name: a second delivery would say nothing of it, to a client that broke off behind the step
+aside.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def way_out(
     """
     judge = _Judge(ring, waiting, tried)
     stops = [(entry, stop) for entry in ring for stop in reversed(entry.stops or ())]
-    anywhere = ((entry, place) for place in _free_places(root) for entry in ring)
-    for steps, worst in ((stops, TAKEN), (anywhere, MOVING), (stops, IN_THE_WAY)):
+    anywhere = ((entry, place) for place in _places(root) for entry in ring)
+    for steps, worst in ((stops, TAKEN), (anywhere, TAKEN), (stops, IN_THE_WAY)):
         step = judge.best(steps, worst)
         if step is not None:
             return step
@@ -72,7 +72,7 @@ class _Judge:
     def _judge(self, entry: Entry, place: Place) -> int:
         folder, occupant = place.folder, place.client
         above = list(upwards(folder, CLIENT))
-        if not place.is_told_of or (entry, place) in self._tried:
+        if place.by_client or not place.by_others or (entry, place) in self._tried:
             return IMPOSSIBLE
         if entry in above or not above[-1].is_root:
             return IMPOSSIBLE
@@ -93,11 +93,10 @@ class _Judge:
         return occupant.lives() or here.folder.lives() or not occupant.inside
 
 
-def _free_places(root: Entry) -> Iterator[Place]:
+def _places(root: Entry) -> Iterator[Place]:
     folders = [root]
     while folders:
         for place in (folders.pop().inside or {}).values():
-            if place.client is None:
-                yield place
-            elif place.client.inside:
+            yield place
+            if place.client is not None:
                 folders.append(place.client)

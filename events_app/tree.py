@@ -98,16 +98,16 @@ class Entry:
 class Place:
     """A name in a folder, and who stands there in the client's tree and in the server's.
 
-    `is_told_of`: somebody else's change names it, not only the client's own.
+    `by_others` and `by_client` say whose changes name it.
     """
 
-    __slots__ = ("client", "folder", "is_told_of", "name", "server")
+    __slots__ = ("by_client", "by_others", "client", "folder", "name", "server")
 
     def __init__(self, folder: Entry, name: str) -> None:
         """Make a place where nobody stands."""
         self.folder = folder
         self.name = name
-        self.is_told_of = False
+        self.by_client = self.by_others = False
         self.client: Entry | None = None
         self.server: Entry | None = None
 
