@@ -124,18 +124,21 @@ def test_who_finds_no_way_out_goes_before_what_takes_the_room() -> None:
     assert Tree(files).apply(folded).ids() == {"/b": "3", "/a": "2", "/a/b": "1", "/b/a": "4"}
 
 
-def test_nobody_steps_aside_to_where_only_the_watcher_made_room() -> None:
-    """A second delivery says nothing of /a: a client that broke off there would keep 3 at /a."""
-    files = [("/a", "1"), ("/b", "2"), ("/c", "3")]
-    history = [
-        rename("/c", "/a/x", "3"),
-        rename("/b", "/c", "2"),
-        rename("/a/x", "/b", "3"),
-        own(delete("/a")),
-    ]
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [([], []), ([modify("/d", "4")], [own(rename("/d", "/e", "4"))])],
+)
+def test_nobody_steps_aside_to_where_the_watcher_made_room(
+    first: list[Change], last: list[Change]
+) -> None:
+    """A second delivery says nothing of such a place: a client that broke off would keep 3 there."""
+    files = [("/a", "1"), ("/b", "2"), ("/c", "3"), ("/d", "4")]
+    ring = [rename("/c", "/a/x", "3"), rename("/b", "/c", "2"), rename("/a/x", "/b", "3")]
+    history = [*first, *ring, own(delete("/a")), *last]
     server = Tree(files).apply(history)
     for told in range(len(merge.fold(history)) + 1):
-        client = Tree(files[1:], strict=False).apply(merge.fold(history)[:told])
+        client = Tree(files, strict=False).apply(change for change in history if change.own)
+        client.apply(merge.fold(history)[:told])
         client.apply(merge.fold(history, repeated=True))
         assert client.look_up_dirty(server).ids() == server.ids()
 
@@ -233,6 +236,20 @@ def test_what_waits_is_told_in_the_tree_that_the_client_made_itself(
 def test_what_the_client_has_by_its_own_doing_is_deleted_there() -> None:
     """It was not told of the create, but has a file at /a since it wrote one."""
     assert merge.fold([create("/a"), own(modify("/a")), delete("/a")]) == [delete("/a")]
+
+
+def test_what_the_client_did_itself_it_did_by_path_in_its_own_tree() -> None:
+    """It deleted its /d/f: at the server that file was by then in another folder, now called /d."""
+    files = [("/d", "1"), ("/d/f", "2"), ("/e", "3"), ("/e/f", "4")]
+    history = [
+        delete("/e/f", "4"),
+        rename("/d/f", "/e/f", "2"),
+        delete("/d", "1"),
+        rename("/e", "/d", "3"),
+        own(delete("/d/f", "2")),
+    ]
+    client = Tree(files).apply([history[-1]]).apply(merge.fold(history))
+    assert client.ids() == {"/d": "3"}
 
 
 # -- a second delivery ---------------------------------------------------------------------------
