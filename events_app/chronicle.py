@@ -49,8 +49,9 @@ class Chronicle:
         self._tally.frames[name] += 1
         self._tally.sent_bytes += len(frame)
 
-    def told(self, changes: int) -> None:
-        """Note so many changes in frames that were written."""
+    def told(self, rows: int, changes: int) -> None:
+        """Note so many changes in frames that were written, folded from so many rows."""
+        self._tally.folded_rows += rows
         self._tally.told_changes += changes
 
     def ends(self, reason: str, now: float) -> None:

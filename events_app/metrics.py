@@ -73,6 +73,8 @@ class _Worker(Collector):
         tally = self._parts.tally
         yield _counters("events_frames", "Frames written.", ("event",), tally.frames)
         yield _counter("events_sent_bytes", "Bytes of these frames.", tally.sent_bytes)
+        rows = "Rows that were folded into these frames, the watchers' own ones among them."
+        yield _counter("events_folded_rows", rows, tally.folded_rows)
         changes = "Changes in these frames, after folding."
         yield _counter("events_told_changes", changes, tally.told_changes)
 

@@ -292,7 +292,7 @@ class Stream:
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else told.before
             yield from self._send(sse.EVENT, frame, point, told.after)
-        self._chronicle.told(len(told.changes))
+        self._chronicle.told(told.rows, len(told.changes))
 
     # -- writing -------------------------------------------------------------------------------
 

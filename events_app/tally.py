@@ -8,7 +8,16 @@ from collections import Counter
 class Tally:
     """Counts of one worker; every one of them only ever rises."""
 
-    __slots__ = ("begun", "ended", "forgotten", "frames", "refused", "sent_bytes", "told_changes")
+    __slots__ = (
+        "begun",
+        "ended",
+        "folded_rows",
+        "forgotten",
+        "frames",
+        "refused",
+        "sent_bytes",
+        "told_changes",
+    )
 
     def __init__(self) -> None:
         """Begin at zero."""
@@ -24,6 +33,8 @@ class Tally:
         """Written frames by their name."""
         self.sent_bytes = 0
         """Bytes of these frames."""
+        self.folded_rows = 0
+        """Rows that were folded into what these frames tell."""
         self.told_changes = 0
         """Changes in these frames: what folding left."""
 

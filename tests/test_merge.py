@@ -131,7 +131,7 @@ def test_who_finds_no_way_out_goes_before_what_takes_the_room() -> None:
 def test_nobody_steps_aside_to_where_the_watcher_made_room(
     first: list[Change], last: list[Change]
 ) -> None:
-    """A second delivery says nothing of such a place: a client that broke off would keep 3 there."""
+    """A second delivery says nothing of that place: who broke off would keep 3 there."""
     files = [("/a", "1"), ("/b", "2"), ("/c", "3"), ("/d", "4")]
     ring = [rename("/c", "/a/x", "3"), rename("/b", "/c", "2"), rename("/a/x", "/b", "3")]
     history = [*first, *ring, own(delete("/a")), *last]

@@ -92,9 +92,9 @@ def test_the_life_of_a_stream_in_numbers(app: Flask) -> None:
     answer = app.test_client().get(EVENTS_PATH, headers=headers)
     frames = answer.iter_encoded()
     first = next(frames)
-    write(app, "/a", "/b")
+    write(app, "/a", "/b", "/a")
     turn(app)
-    assert numbers(app)["events_lag_positions"] == 2, "it has not looked yet"
+    assert numbers(app)["events_lag_positions"] == 3, "it has not looked yet"
     second = next(frames)
     during = numbers(app)
     assert during["events_streams"] == 1
@@ -109,6 +109,7 @@ def test_the_life_of_a_stream_in_numbers(app: Flask) -> None:
     assert after["events_frames_total", "event"] == 1
     assert after["events_frames_total", "reconnect-required"] == 1
     assert after["events_sent_bytes_total"] == len(first) + len(second) + len(last)
+    assert after["events_folded_rows_total"] == 3
     assert after["events_told_changes_total"] == 2
     assert after["events_streams_ended_total", "shutdown"] == 1
     assert after["events_streams"] == after["events_lag_positions"] == 0
