@@ -4,7 +4,8 @@ Theory of operation
     Wherever the client was interrupted, its tree differs from the server's only at and below paths
     that the run's changes name. So the last word on each of them is enough: `delete` what is not
     there any more, `create` what is, and let the client look it up. A word on a path is no longer
-    needed after a later one on the same path or on a folder above it.
+    needed after a later one on the same path, or after a folder above it was created or deleted.
+    Words on what is in a folder that moves go along with it.
     What the watcher did itself moves the words about what it moved, and removes those about what
     it deleted or replaced.
 
@@ -39,11 +40,19 @@ def last_words(run: Iterable[Change]) -> list[Change]:
         if change.own:
             _do(root, change)
         elif change.type == "rename":
-            _say(root, Change("delete", change.file_id, change.from_path), 2 * number)
-            _say(root, Change("create", change.file_id, change.to_path), 2 * number + 1)
+            _rename(root, change, 2 * number)
         else:
             _say(root, change, 2 * number)
-    return [word for _number, word in sorted(_said(root))]
+    return [word for _number, _length, word in sorted(_said(root))]
+
+
+def _rename(root: _Node, change: Change, number: int) -> None:
+    """Say that it is gone from one path and is at another, where the words below it are right."""
+    moved = _cut(root, change.from_path)
+    _say(root, Change("delete", change.file_id, change.from_path), number)
+    _say(root, Change("create", change.file_id, change.to_path), number + 1)
+    if moved is not None:
+        _reach(root, change.to_path.split("/")).below = moved.below
 
 
 def _say(root: _Node, word: Change, number: int) -> None:
@@ -83,10 +92,12 @@ def _cut(node: _Node, path: str) -> _Node | None:
     return node.below.pop(name, None)
 
 
-def _said(root: _Node) -> Iterator[tuple[int, Change]]:
-    waiting = list(root.below.items())
+def _said(root: _Node) -> Iterator[tuple[int, int, Change]]:
+    """Yield each word with the keys of its order: after the words on the folders above it."""
+    waiting = [(path, node, 0) for path, node in root.below.items()]
     while waiting:
-        path, node = waiting.pop()
+        path, node, after = waiting.pop()
+        number = max(node.number, after)
         if node.word is not None:
-            yield node.number, node.word._replace(from_path=path)
-        waiting += [(f"{path}/{name}", below) for name, below in node.below.items()]
+            yield number, len(path), node.word._replace(from_path=path)
+        waiting += [(f"{path}/{name}", below, number) for name, below in node.below.items()]

@@ -62,6 +62,13 @@ def test_law_7_what_follows_a_second_delivery_is_told_once(
     _assert_healed(client, history)
 
 
+@given(histories.told)
+@law
+def test_law_2_holds_in_a_second_delivery_too(history: History) -> None:
+    client = history.before.copy(strict=False).apply(merge.fold(history.rows, repeated=True))
+    assert history.after().dirty() <= client.dirty()
+
+
 @given(histories.told, histories.numbers, histories.numbers, st.booleans())
 @law
 def test_law_7_a_third_delivery_heals_too(
