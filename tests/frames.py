@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from typing import NamedTuple, Self
 from urllib.parse import quote
@@ -44,7 +43,7 @@ class Reader:
         query: str = "",
         token: str | None = None,
     ) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", server.port), 20)
+        self.connection = server.connect()
         headers = server.headers(user, client_id)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import secrets
 import signal
@@ -24,6 +25,7 @@ from tests.databases import ROOT, plain_environment
 START_SECONDS = 30
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.02
+LISTEN_BACKLOG = 64
 EVENTS_PATH = "/api/v4/file/events"
 
 # Quick enough for tests; a test that is about one of them says its own.
@@ -35,6 +37,9 @@ SETTINGS = {
 }
 
 T = TypeVar("T")
+
+# Opens a connection to (host, port) within so many seconds.
+Dial = Callable[[tuple[str, int], float], socket.socket]
 
 
 def free_port() -> int:
@@ -75,6 +80,19 @@ class Server:
         self.environment = plain_environment() | SETTINGS | dict(settings or {})
         self.environment |= {"EVENTS_DATABASE_URL": url, "EVENTS_JWT_SECRET": self.secret}
         self.process: subprocess.Popen[bytes] | None = None
+        self.listener: socket.socket | None = None
+        self._dial: Dial = socket.create_connection
+        self._address = ("127.0.0.1", self.port)
+
+    def connect(self) -> socket.socket:
+        """Open a connection as a client does."""
+        return self._dial(self._address, 20)
+
+    def seen_by(self, dial: Dial, address: tuple[str, int] | None = None) -> Self:
+        """Return it as clients see it who come another way."""
+        seen = copy.copy(self)
+        seen._dial, seen._address = dial, address or self._address
+        return seen
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
@@ -87,20 +105,30 @@ class Server:
 
     def start(self, *, ready: bool = True) -> None:
         """Start gunicorn; with `ready`, return when it follows the journal."""
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, contextlib.ExitStack() as stack:
+            listeners = self._listeners(stack)
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"),
+                    *(f"--bind=fd://{listener.fileno()}" for listener in listeners),
                     *("--bind", f"127.0.0.1:{self.port}"),
                     *("--workers", str(self.workers), "wsgi:app"),
                 ],
                 cwd=ROOT,
                 env=self.environment,
+                pass_fds=[listener.fileno() for listener in listeners],
                 stdout=log,
                 stderr=log,
             )
         if ready:
             eventually(self.is_ready, START_SECONDS, self.log.read_text())
+
+    def _listeners(self, stack: contextlib.ExitStack) -> list[socket.socket]:
+        """Return what gunicorn inherits, of which it says: all sockets or none."""
+        if self.listener is None:
+            return []
+        near = socket.create_server(("127.0.0.1", self.port), backlog=LISTEN_BACKLOG)
+        return [stack.enter_context(near), self.listener]
 
     def is_ready(self) -> bool:
         """Ask for readiness."""

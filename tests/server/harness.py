@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,7 @@ def run(load: Load, folder: Path) -> Run:
     """Let `load` happen on a database of its own."""
     with databases.migrated(load.engine, folder) as url, _instances(url, folder, load) as servers:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
-        with engine.begin() as connection:
-            columns = f"{_APP_TABLE[load.engine]}, user_id VARCHAR(64), file_id VARCHAR(128)"
-            connection.execute(text(f"CREATE TABLE app_change ({columns})"))
+        make_app_table(engine, load.engine)
         clients = _clients(servers)
         for client in clients:
             client.start()
@@ -131,11 +129,15 @@ def run(load: Load, folder: Path) -> Run:
         finally:
             naive.stop()
             kills.stop()
-        _wait_for_empty_outbox(engine)
-        with engine.connect() as connection:
-            last = connection.scalar(text("SELECT last_position FROM file_event_state")) or 0
-        _finish(clients, last)
+        finish(engine, clients)
         return _collect(engine, load, outcomes, clients, naive, kills, servers)
+
+
+def make_app_table(engine: sqlalchemy.Engine, name: str) -> None:
+    """Make the app's own table, which the writers write beside ours."""
+    columns = f"{_APP_TABLE[name]}, user_id VARCHAR(64), file_id VARCHAR(128)"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE app_change ({columns})"))
 
 
 @contextlib.contextmanager
@@ -188,29 +190,44 @@ def _clients(servers: list[Server]) -> list[Client]:
 def _write(url: str, load: Load, clients: list[Client]) -> list[Outcome]:
     """Run the writers to their end."""
     ids = sorted({client.client_id for client in clients if client.client_id})
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.server.harness_writer", json.dumps(orders)],
-            cwd=databases.ROOT,
-            stdout=subprocess.PIPE,
-        )
-        for orders in (
-            dataclasses.asdict(
-                Orders(
-                    engine=load.engine,
-                    address=_address(url, load.engine),
-                    number=number,
-                    seconds=load.seconds,
-                    held_seconds=load.held_seconds,
-                    held_share=load.held_share,
-                    pause_seconds=load.pause_seconds,
-                    users=USERS,
-                    client_ids=ids,
-                )
+    with writing(url, load, ids) as programs:
+        return outcomes_of(programs, load)
+
+
+@contextlib.contextmanager
+def writing(
+    url: str, load: Load, client_ids: Sequence[str]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run the writers; now and then a row is by one of `client_ids`."""
+    with contextlib.ExitStack() as stack:
+        programs = []
+        for number in range(load.writers):
+            orders = Orders(
+                engine=load.engine,
+                address=_address(url, load.engine),
+                number=number,
+                seconds=load.seconds,
+                held_seconds=load.held_seconds,
+                held_share=load.held_share,
+                pause_seconds=load.pause_seconds,
+                users=USERS,
+                client_ids=list(client_ids),
             )
-            for number in range(load.writers)
-        )
-    ]
+            program = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "tests.server.harness_writer"),
+                    json.dumps(dataclasses.asdict(orders)),
+                ],
+                cwd=databases.ROOT,
+                stdout=subprocess.PIPE,
+            )
+            programs.append(stack.enter_context(program))
+            stack.callback(program.kill)
+        yield programs
+
+
+def outcomes_of(programs: list[subprocess.Popen[bytes]], load: Load) -> list[Outcome]:
+    """Wait for the end of writers; what they did."""
     outcomes = []
     for program in programs:
         printed, _ = program.communicate(timeout=load.seconds + 60)
@@ -253,7 +270,11 @@ def _wait_for_empty_outbox(engine: sqlalchemy.Engine) -> None:
     )
 
 
-def _finish(clients: list[Client], last: int) -> None:
+def finish(engine: sqlalchemy.Engine, clients: Sequence[Client]) -> None:
+    """Wait until all that was committed is journalled, and all of it told."""
+    _wait_for_empty_outbox(engine)
+    with engine.connect() as connection:
+        last = connection.scalar(text("SELECT last_position FROM file_event_state")) or 0
     for client in clients:
         client.finish_at(last)
     deadline = time.monotonic() + CATCH_UP_SECONDS
@@ -295,6 +316,14 @@ def _following_worker(server: Server) -> int | None:
     return None
 
 
+def journal_of(engine: sqlalchemy.Engine) -> list[JournalRow]:
+    """Read the whole journal."""
+    columns = [schema.journal.c[name] for name in JournalRow._fields]
+    with engine.connect() as connection:
+        found = connection.execute(select(*columns).order_by(schema.journal.c.position))
+        return [JournalRow._make(row) for row in found]
+
+
 def _collect(
     engine: sqlalchemy.Engine,
     load: Load,
@@ -304,10 +333,8 @@ def _collect(
     kills: _Kills,
     servers: list[Server],
 ) -> Run:
+    rows = journal_of(engine)
     with engine.connect() as connection:
-        columns = [schema.journal.c[name] for name in JournalRow._fields]
-        journal = connection.execute(select(*columns).order_by(schema.journal.c.position))
-        rows = [JournalRow._make(row) for row in journal]
         app_ids = set(connection.scalars(text("SELECT id FROM app_change")))
     return Run(
         load=load,
