@@ -1,4 +1,4 @@
-"""PHP, Go and Node.js, for the writers and readers that the tests run for real."""
+"""What tests run for real: PHP, Go and Node.js to write and read, and tools that make faults."""
 
 import dataclasses
 import os
@@ -61,6 +61,10 @@ TOOLCHAINS = (
         ("pdo_pgsql", "pdo_mysql"),
         ("php-cli", "php-pgsql", "php-mysql"),
     ),
+    # Networks that are cut. The 2 is of its name: its version follows it.
+    Toolchain("iproute2", ("ip", "-V"), (2,), (), ("iproute2",)),
+    # Wall clocks that are wrong.
+    Toolchain("faketime", ("faketime", "--version"), (0, 9), (), ("faketime",)),
     Toolchain("curl", ("curl", "--version"), (7,), (), ("curl",)),
     # From 1.21 on, go fetches the release that a go.mod asks for.
     Toolchain("Go", ("go", "env", "GOVERSION"), (1, 21), (), wheel="go/bin/go"),
