@@ -155,6 +155,14 @@ def test_the_errors_of_the_protocol_page_are_those_of_the_code() -> None:
     assert {(status, code) for _, status, code, _ in rows} == expected
 
 
+def test_deploy_shows_the_files_that_the_tests_run_nginx_with() -> None:
+    """What is copied from the page and what is copied from the folder is the same."""
+    page = ROOT / "docs/how-to/deploy.md"
+    shown = [text for _, language, text in _FENCE.findall(page.read_text()) if language == "nginx"]
+    files = (page.parent / "nginx/events-app.conf", page.parent / "nginx/main.conf")
+    assert shown == [file.read_text() for file in files]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_named_in_documents_exist(page: Path) -> None:
     """Every `make …` in a document is a target."""

@@ -19,9 +19,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+import sqlalchemy
 
-from events_app import uri
-from tests import conftest
+from events_app import schema, uri
+from tests import conftest, databases
 from tests.frames import Reader
 from tests.server import test_shutdown, test_stream
 from tests.server.harness_client import Client
@@ -34,8 +35,8 @@ CLIENT = "0b0e5f3a-6c1d-4f1e-9d5a-3a1b2c3d4e5f"
 Start = Callable[..., Proxied]
 
 
-@pytest.fixture
-def start(sqlite_url: str) -> Iterator[Start]:
+@contextlib.contextmanager
+def starting(url: str) -> Iterator[Start]:
     """Give what starts a server behind nginx; `changes` are to nginx's files."""
     program = conftest.toolchain("nginx")
     with contextlib.ExitStack() as stack:
@@ -43,20 +44,39 @@ def start(sqlite_url: str) -> Iterator[Start]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="events-app-nginx-")))
         folder.chmod(0o755)
 
-        def begin(
+        def start(
             changes: dict[str, str] | None = None, workers: int = 2, **settings: str
         ) -> Proxied:
-            nginx = Nginx(program, folder, changes)
-            server = Proxied(sqlite_url, nginx, settings, workers)
+            server = Proxied(url, Nginx(program, folder, changes), settings, workers)
             return stack.enter_context(server.running())
 
-        yield begin
+        yield start
 
 
 @pytest.fixture
-def server(start: Start) -> Proxied:
-    """Run a server behind nginx."""
-    return start()
+def start(sqlite_url: str) -> Iterator[Start]:
+    """Start a server of the test's own."""
+    with starting(sqlite_url) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    """Run one server for all tests that say nothing of its settings."""
+    with (
+        databases.migrated("sqlite", tmp_path_factory.mktemp("shared")) as url,
+        starting(url) as begin,
+    ):
+        yield begin()
+
+
+@pytest.fixture
+def server(shared: Proxied) -> Proxied:
+    """Let the server know no client of an earlier test."""
+    engine = sqlalchemy.create_engine(shared.database_url, poolclass=sqlalchemy.NullPool)
+    with engine.begin() as connection:
+        connection.execute(schema.subscription.delete())
+    return shared
 
 
 @pytest.fixture
