@@ -56,11 +56,11 @@ class Peer:
         if connection is None:
             return
         connection.settimeout(send_timeout_seconds)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if connection.family not in {socket.AF_INET, socket.AF_INET6}:
             return
         probes = 3
         interval = max(1, int(dead_after_seconds / (probes + 1)))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (
             (socket.TCP_KEEPIDLE, interval),

@@ -106,11 +106,13 @@ def test_a_dead_peer_is_noticed_in_time_and_a_stalled_one_holds_little() -> None
         assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER_BYTES
 
 
-def test_limits_are_for_tcp_only() -> None:
+def test_a_stalled_proxy_holds_little_too() -> None:
+    """It is no TCP peer, and its end is noticed at once; but it may take nothing for a while."""
     mine, other = socket.socketpair()
     with mine, other:
         Peer(mine).limit(3, 15)
         assert mine.gettimeout() == 3
+        assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER_BYTES
 
 
 def _close(other: socket.socket) -> None:
