@@ -48,10 +48,10 @@ def position_of(cursor: str) -> int:
     return parsed.point.position
 
 
-def is_folded(told: list[str], rows: list[str]) -> bool:
-    """Say whether `told` names each file of `rows`, each time in the place of one of its rows."""
-    left = iter(rows)
-    return set(told) == set(rows) and all(file_id in left for file_id in told)
+def is_in_order(told: list[str], rows: list[JournalRow]) -> bool:
+    """Say whether each file is told of in the place of one of its rows, the watcher's own too."""
+    left = (row.file_id for row in rows)
+    return all(file_id in left for file_id in told)
 
 
 class ClosingReader(Reader):
@@ -182,16 +182,16 @@ class Client(threading.Thread):
 
     def is_told_of(self, row: JournalRow) -> bool:
         """Say whether `row` is this watcher's to hear."""
-        return (
-            row.user_id == self.user
-            and row.from_path.startswith(f"{self.folder}/")
-            and (row.client_id is None or row.client_id != self.client_id)
-        )
+        return self._is_near(row) and (row.client_id is None or row.client_id != self.client_id)
+
+    def _is_near(self, row: JournalRow) -> bool:
+        """Say whether `row` is in the watched folder, whoever made it."""
+        return row.user_id == self.user and row.from_path.startswith(f"{self.folder}/")
 
     def wrong_claims(self, journal: list[JournalRow]) -> list[str]:
         """Hold every claim against the journal: no row missing, and none too many."""
-        mine = [row for row in journal if self.is_told_of(row)]
-        positions = [row.position for row in mine]
+        near = [row for row in journal if self._is_near(row)]
+        positions = [row.position for row in near]
         wrong = []
         connection, early = 0, list[str]()
         for claim in self.claims:
@@ -199,12 +199,13 @@ class Client(threading.Thread):
                 connection, early = claim.connection, []
             ends = (claim.before, claim.after)
             first, last = (bisect.bisect_right(positions, end) for end in ends)
-            expected = [row.file_id for row in mine[first:last]]
+            rows = near[first:last]
+            expected = [row.file_id for row in rows if self.is_told_of(row)]
             told = early + claim.file_ids
             if not expected:
                 early = told
                 continue
             early = []
-            if not is_folded(told, expected):
+            if set(told) != set(expected) or not is_in_order(told, rows):
                 wrong.append(f"{ends}: told {told}, should be {expected}")
         return wrong
