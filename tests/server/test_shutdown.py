@@ -139,12 +139,14 @@ class Knocking(threading.Thread):
         self._leave = threading.Event()
 
     def run(self) -> None:
-        while not self._leave.is_set():
-            try:
-                answer = httpx.get(f"{self._server.url}/healthz")
-                self.answers.append(str(answer.status_code))
-            except httpx.TransportError as error:
-                self.answers.append(repr(error))
+        # The server closes after each answer, so every knock is a new connection all the same.
+        with httpx.Client() as client:
+            while not self._leave.is_set():
+                try:
+                    answer = client.get(f"{self._server.url}/healthz")
+                    self.answers.append(str(answer.status_code))
+                except httpx.TransportError as error:
+                    self.answers.append(repr(error))
 
     def stop(self) -> None:
         """Leave."""
