@@ -41,7 +41,7 @@ class Caps(NamedTuple):
 
     of_worker: int
     of_user: int
-    of_subscription: int
+    of_subscription: int | None
 
 
 class Admission:
@@ -90,9 +90,10 @@ class Admission:
         if len(mine) >= self._caps.of_user:
             raise self._refusal("user")
         # A client without an id has no subscription: each of its streams is somebody's first.
-        if watcher.client_id is None or len(mine) < self._caps.of_subscription:
+        most = self._caps.of_subscription
+        if watcher.client_id is None or most is None or len(mine) < most:
             return
-        if [each.watcher for each in mine].count(watcher) >= self._caps.of_subscription:
+        if [each.watcher for each in mine].count(watcher) >= most:
             raise self._refusal("subscription")
 
     def _refusal(self, cap: str) -> errors.TooManyStreams:

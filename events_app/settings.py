@@ -222,11 +222,12 @@ class Settings:
         "64",
         "The most streams of one user open in one worker.",
     )
-    max_streams_per_subscription: int = variable(
+    max_streams_per_subscription: int | None = variable(
         "EVENTS_MAX_STREAMS_PER_SUBSCRIPTION",
         kinds.count(1),
-        "8",
-        "The most streams of one client id on one folder open in one worker.",
+        "",
+        "The most streams of one client id on one folder open in one worker; unset, only the cap"
+        " of its user counts.",
     )
     max_subscriptions_per_user: int = variable(
         "EVENTS_MAX_SUBSCRIPTIONS_PER_USER",

@@ -73,6 +73,15 @@ def test_streams_without_a_client_id_are_no_subscription(worker: Worker) -> None
     assert len(counting) == 3
 
 
+def test_without_a_cap_of_its_own_a_subscription_has_that_of_its_user(worker: Worker) -> None:
+    caps = CAPS._replace(of_user=3, of_subscription=None)
+    counting = Admission(caps, worker.clock, worker.tally)
+    for _ in range(3):
+        enter(worker, counting)
+    with pytest.raises(errors.TooManyStreams, match="for this user"):
+        counting.admit(watcher())
+
+
 def test_who_has_too_many_streams_is_told_at_once(worker: Worker) -> None:
     """Also while the worker is full: no wait would help."""
     counting = admitting(worker, of_worker=1, of_user=1)
