@@ -22,9 +22,9 @@ FILE_SYSTEM = "my"
 # The journal's CHECK on paths: a folder that is longer can hold no change.
 MAX_PATH_BYTES = 4096
 
-# Three characters for each byte of the longest path would be 12,288, but no path is all escapes;
-# what is longer than this is an accident or an attack, and is refused before it is looked at.
-MAX_TEXT_CHARACTERS = 10_000
+# The longest path, every byte of it escaped, takes 12,288. What is longer than this is an accident
+# or an attack, and is refused before it is looked at.
+MAX_TEXT_CHARACTERS = 16_000
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 

@@ -90,7 +90,7 @@ def test_the_path_is_decoded_and_then_cleaned(text: str, path: str) -> None:
         ("cloudreve://4%002@my/docs", "NUL"),
         ("cloudreve://my/" + "a" * 4096, "4096 bytes"),
         ("cloudreve://my/" + "é" * 2048, "4096 bytes"),
-        ("cloudreve://my?" + "a" * 10_000, "10000 characters"),
+        ("cloudreve://my?" + "a" * 16_000, "16000 characters"),
     ],
 )
 def test_an_unusable_uri_is_a_parameter_error_that_names_the_reason(text: str, reason: str) -> None:
@@ -100,13 +100,14 @@ def test_an_unusable_uri_is_a_parameter_error_that_names_the_reason(text: str, r
     assert len(caught.value.message) < 100
 
 
-def test_the_longest_path_is_4096_bytes_with_its_slash() -> None:
-    assert parse("cloudreve://my/" + "a" * 4095).path == "/" + "a" * 4095
+def test_the_longest_path_is_4096_bytes_with_its_slash_however_escaped() -> None:
+    for text in ("a" * 4095, "%61" * 4095):
+        assert parse("cloudreve://my/" + text).path == "/" + "a" * 4095
 
 
-def test_the_longest_text_is_10000_characters() -> None:
+def test_the_longest_text_is_16000_characters() -> None:
     text = "cloudreve://my/docs?"
-    assert parse(text + "a" * (10_000 - len(text))).path == "/docs"
+    assert parse(text + "a" * (16_000 - len(text))).path == "/docs"
 
 
 def test_another_users_folder_is_foreign() -> None:

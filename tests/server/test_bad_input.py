@@ -298,7 +298,7 @@ BAD_URIS = {
     "half a surrogate pair": "cloudreve://my/%ed%a0%80",
     "a port": "cloudreve://my:80/docs",
     "an empty user": "cloudreve://@my/docs",
-    "10 kB": "cloudreve://my/" + "a" * 10_000,
+    "17 kB": "cloudreve://my?" + "a" * 17_000,
     "a path over 4,096 bytes": "cloudreve://my/" + "a" * 4_096,
     "foreign, but bad too": "cloudreve://99@my/%zz",
 }
