@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import islice
 
 from events_app.tree import CLIENT, Entry, Place, upwards
 
@@ -18,6 +19,10 @@ from events_app.tree import CLIENT, Entry, Place, upwards
 # move; in a folder that will die, and has to be left before; where somebody must leave first; still
 # below the one that it is in the way of. Everywhere else it cannot be.
 AT_REST, MOVING, DYING, TAKEN, IN_THE_WAY, IMPOSSIBLE = range(6)
+
+# How many places are looked at for one ring beside its own stops. Runs can be made that have
+# thousands of rings without a stop, and a worker must not spend minutes on them.
+PLACES = 200
 
 Step = tuple[Entry, Place]
 
@@ -41,7 +46,7 @@ def way_out(
     """
     judge = _Judge(ring, waiting, tried)
     stops = [(entry, stop) for entry in ring for stop in reversed(entry.stops or ())]
-    anywhere = ((entry, place) for place in _places(root) for entry in ring)
+    anywhere = judge.steps_to(islice(_places(root), PLACES))
     for steps, worst in ((stops, TAKEN), (anywhere, TAKEN), (stops, IN_THE_WAY)):
         step = judge.best(steps, worst)
         if step is not None:
@@ -53,10 +58,17 @@ class _Judge:
     def __init__(
         self, ring: Sequence[Entry], waiting: Collection[Entry], tried: AbstractSet[Step]
     ) -> None:
-        self._ring = set(ring)
+        self._ring = dict.fromkeys(ring)
         self._blocked = dict(zip(ring, [*ring[1:], ring[0]], strict=True))
         self._waiting = waiting
         self._tried = tried
+
+    def steps_to(self, places: Iterable[Place]) -> Iterator[Step]:
+        """Yield a step to each of `places`: whoever can stand there would stand equally well."""
+        for place in filter(self._is_open, places):
+            able = (entry for entry in self._ring if self._judge(entry, place) <= TAKEN)
+            if (entry := next(able, None)) is not None:
+                yield entry, place
 
     def best(self, steps: Iterable[Step], worst: int) -> Step | None:
         """Find the best step, none that is worse than `worst`."""
@@ -70,20 +82,26 @@ class _Judge:
         return found
 
     def _judge(self, entry: Entry, place: Place) -> int:
-        folder, occupant = place.folder, place.client
-        above = list(upwards(folder, CLIENT))
-        if place.by_client or not place.by_others or (entry, place) in self._tried:
+        if not self._is_open(place) or (entry, place) in self._tried:
             return IMPOSSIBLE
+        folder = place.folder
+        above = list(upwards(folder, CLIENT))
         if entry in above or not above[-1].is_root:
             return IMPOSSIBLE
-        if occupant is not None:
-            return TAKEN if self._can_make_room(occupant) else IMPOSSIBLE
+        if place.client is not None:
+            return TAKEN
         blocked = self._blocked[entry]
         if blocked in above and blocked.goal() is not entry.client:
             return IN_THE_WAY
         if not folder.lives():
             return DYING
-        return AT_REST if self._ring.isdisjoint(above) else MOVING
+        return MOVING if any(each in self._ring for each in above) else AT_REST
+
+    def _is_open(self, place: Place) -> bool:
+        """Tell whether anybody could stand there, as far as the place itself says."""
+        if place.by_client or not place.by_others:
+            return False
+        return place.client is None or self._can_make_room(place.client)
 
     def _can_make_room(self, occupant: Entry) -> bool:
         """Tell whether it is going to leave, or dies and nothing that is known is in it."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
-from events_app import merge
+from events_app import merge, rings
 from events_app.event import Change
+from events_app.tree import Place
 from tests.changes import create, delete, modify, own, rename
 from tests.client_tree import Tree
 
@@ -149,6 +152,43 @@ def test_in_a_ring_of_ten_thousand_one_steps_aside() -> None:
     moves = [rename(name, before, name) for before, name in pairwise(names)]
     history = [rename(names[0], "/t", names[0]), *moves, rename("/t", names[-1], names[0])]
     assert merge.fold(history) == history
+
+
+def ring_without_a_stop(length: int) -> list[Change]:
+    """Make a ring whose only third place the watcher has taken since."""
+    names = [f"/{number}" for number in range(length)]
+    moves = [rename(name, before, name) for before, name in pairwise(names)]
+    ends = [rename(names[0], "/t", names[0]), rename("/t", names[-1], names[0])]
+    return [ends[0], *moves, ends[1], own(create("/t", "own"))]
+
+
+def rings_without_a_stop(length: int) -> list[Change]:
+    """Make swaps, each through a place that the watcher has taken since."""
+    history = []
+    for number in range(length // 2):
+        a, b, t = (f"/{name}{number}" for name in "abt")
+        history += [rename(a, t, a), rename(b, a, b), rename(t, b, a), own(create(t, "own"))]
+    return history
+
+
+@pytest.mark.parametrize("make", [ring_without_a_stop, rings_without_a_stop])
+def test_the_search_for_a_way_out_never_grows_with_the_square(
+    make: Callable[[int], list[Change]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that folds for minutes tells nobody anything."""
+    looks: Counter[int] = Counter()
+    length = 0
+    is_open = rings._Judge._is_open
+
+    def counted(judge: rings._Judge, place: Place) -> bool:
+        looks[length] += 1
+        return is_open(judge, place)
+
+    monkeypatch.setattr(rings._Judge, "_is_open", counted)
+    for length in (400, 4_000):
+        merge.fold(make(length))
+    assert looks[400] > 0
+    assert looks[4_000] <= 12 * looks[400]
 
 
 # -- files among each other ----------------------------------------------------------------------
