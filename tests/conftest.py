@@ -28,6 +28,12 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is missing: nothing was tested with it")
 
 
+def need(engine: str) -> None:
+    """Go on only where a database of `engine` can be had."""
+    if engine != "sqlite" and databases.server_address(engine) is None:
+        missing(f"the {engine} server")
+
+
 def toolchain(name: str) -> str:
     """Return the path of a program that a test needs."""
     path = shutil.which(name, path=toolchains.path())
@@ -40,8 +46,7 @@ def toolchain(name: str) -> str:
 def engine(request: pytest.FixtureRequest) -> str:
     """Name one database engine after the other."""
     name = str(request.param)
-    if name != "sqlite" and databases.server_address(name) is None:
-        missing(f"the {name} server")
+    need(name)
     return name
 
 

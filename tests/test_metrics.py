@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Connection, exc, update
+from sqlalchemy import exc, update
 
-from events_app import admission, metrics, outbox, schema, sidecar
+from events_app import admission, metrics, schema, sidecar
 from tests import reused, tokens
 from tests.databases import ROOT
 from tests.tokens import EVENTS_PATH, bearer, token
@@ -30,14 +30,6 @@ def app(request: pytest.FixtureRequest) -> Iterator[Flask]:
     )
     yield made
     sidecar.of(made).close()
-
-
-def write(app: Flask, *paths: str) -> None:
-    def append(connection: Connection) -> None:
-        for path in paths:
-            outbox.append(connection, "42", "create", path, path)
-
-    sidecar.of(app).database.write(append)
 
 
 def numbers(app: Flask) -> dict[str | tuple[str, ...], float]:
@@ -64,7 +56,7 @@ def test_the_mover_and_the_outbox(app: Flask) -> None:
     before = numbers(app)
     assert before["events_ready"] == 0
     assert before["events_mover_last_success_timestamp_seconds"] == 0
-    write(app, "/a", "/b", "relative")
+    tokens.write(app, "/a", "/b", "relative")
     assert numbers(app)["events_outbox_rows"] == 3
     assert 0 <= numbers(app)["events_outbox_age_seconds"] < 60
     turn(app)
@@ -92,7 +84,7 @@ def test_the_life_of_a_stream_in_numbers(app: Flask) -> None:
     answer = app.test_client().get(EVENTS_PATH, headers=headers)
     frames = answer.iter_encoded()
     first = next(frames)
-    write(app, "/a", "/b", "/a")
+    tokens.write(app, "/a", "/b", "/a")
     turn(app)
     assert numbers(app)["events_lag_positions"] == 3, "it has not looked yet"
     second = next(frames)
@@ -172,7 +164,7 @@ def test_every_number_is_in_the_documents(app: Flask) -> None:
 
 
 def test_the_numbers_name_no_user_and_no_path(app: Flask) -> None:
-    write(app, "/secret-name")
+    tokens.write(app, "/secret-name")
     turn(app)
     text = app.test_client().get("/metrics").text
     assert "secret-name" not in text

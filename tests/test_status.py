@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from sqlalchemy import Connection
 
-from events_app import outbox, sidecar
+from events_app import sidecar
 from tests import reused, tokens
 
 
@@ -18,14 +17,6 @@ def app(request: pytest.FixtureRequest) -> Iterator[Flask]:
     made = tokens.app(reused.url(request, "sqlite"))
     yield made
     sidecar.of(made).close()
-
-
-def write(app: Flask, *paths: str) -> None:
-    def append(connection: Connection) -> None:
-        for path in paths:
-            outbox.append(connection, "42", "create", path, path)
-
-    sidecar.of(app).database.write(append)
 
 
 def readiness(app: Flask) -> tuple[int, dict[str, str]]:
@@ -65,6 +56,6 @@ def test_what_keeps_a_worker_from_being_ready_is_said(
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_these_pages_need_no_token_and_name_no_user(app: Flask, path: str) -> None:
-    write(app, "/secret-name")
+    tokens.write(app, "/secret-name")
     sidecar.of(app).tailer.turn()
     assert "secret-name" not in app.test_client().get(path).text

@@ -9,8 +9,9 @@ from typing import Any
 
 import jwt
 from flask import Flask
+from sqlalchemy import Connection
 
-from events_app import settings
+from events_app import outbox, settings, sidecar
 from events_app.app import create_app
 
 SECRET = "a secret of more than thirty-two bytes"
@@ -25,6 +26,16 @@ def app(url: str = "sqlite:///var/never-opened.db", **variables: str) -> Flask:
     made = create_app(settings.load(environment | {"EVENTS_DATABASE_URL": url}))
     made.testing = False
     return made
+
+
+def write(app: Flask, *paths: str) -> None:
+    """Commit a `create` of user 42 for each path, as the app next door does."""
+
+    def append(connection: Connection) -> None:
+        for path in paths:
+            outbox.append(connection, "42", "create", path, path)
+
+    sidecar.of(app).database.write(append)
 
 
 def claims(**changed: Any) -> dict[str, Any]:

@@ -101,8 +101,7 @@ def story(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
     """Let it happen on each engine."""
-    if databases.server_address(request.param) is None:
-        conftest.missing(f"the {request.param} server")
+    conftest.need(request.param)
     folder = tmp_path_factory.mktemp("network")
     with (
         databases.migrated(request.param, folder) as url,

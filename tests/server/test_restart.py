@@ -57,8 +57,7 @@ def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
     """Run two instances with two workers each, on every engine."""
-    if request.param != "sqlite" and databases.server_address(request.param) is None:
-        conftest.missing(f"the {request.param} server")
+    conftest.need(request.param)
     folder = tmp_path_factory.mktemp("pair")
     secret = secrets.token_urlsafe(48)
     common = {"EVENTS_KEEP_ALIVE": "0.2", "EVENTS_SEND_TIMEOUT": "2"}

@@ -87,6 +87,16 @@ def assert_clean(ends: list[End]) -> None:
     assert max(end.seconds for end in ends) - min(end.seconds for end in ends) > DRAIN_SECONDS / 4
 
 
+def assert_goes_on(server: Server, ends: list[End]) -> None:
+    """Let the first of those that ended come back and hear what happened meanwhile."""
+    server.append("create", "/meanwhile")
+    last = ends[0].last
+    assert last is not None
+    with Reader(server, last_event_id=last.id) as reader:
+        reader.expect("resumed")
+        assert reader.changes(1)[0]["from"] == "/meanwhile"
+
+
 def test_a_stop_tells_every_stream_and_ends_it_cleanly_in_time(draining: Server) -> None:
     with contextlib.ExitStack() as stack:
         readers = open_streams(draining, stack)
@@ -171,12 +181,7 @@ def test_a_reload_ends_the_streams_cleanly_while_the_socket_keeps_accepting(
         assert_clean(ends)
         assert len(knocking.answers) > 10
         assert set(knocking.answers) == {"200"}
-        draining.append("create", "/meanwhile")
-        last = ends[0].last
-        assert last is not None
-        with Reader(draining, last_event_id=last.id) as reader:
-            reader.expect("resumed")
-            assert reader.changes(1)[0]["from"] == "/meanwhile"
+        assert_goes_on(draining, ends)
 
 
 def test_a_client_that_follows_a_reload_hears_everything_that_happens_during_it(
@@ -218,8 +223,7 @@ def distant(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Distant]:
     """Run a server whose database is at the end of a line."""
-    if databases.server_address(request.param) is None:
-        conftest.missing(f"the {request.param} server")
+    conftest.need(request.param)
     folder = tmp_path_factory.mktemp("distant")
     with databases.migrated(request.param, folder) as url:
         address = make_url(url)

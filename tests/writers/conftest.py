@@ -11,10 +11,8 @@ from tests.writers import programs, roles
 @pytest.fixture(scope="session", params=["postgresql", "mariadb"])
 def granted(request: pytest.FixtureRequest) -> Iterator[roles.Roles]:
     """Make a migrated database with the three roles."""
-    address = databases.server_address(request.param)
-    if address is None:
-        conftest.missing(f"the {request.param} server")
-    with roles.prepared(str(address)) as made:
+    conftest.need(request.param)
+    with roles.prepared(str(databases.server_address(request.param))) as made:
         yield made
 
 
