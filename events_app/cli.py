@@ -25,7 +25,7 @@ from events_app import (
     outbox,
     settings,
     sidecar,
-    subscriptions,
+    standings,
 )
 
 P = ParamSpec("P")
@@ -191,9 +191,7 @@ FORMATS = {"table": listing.table, "jsonl": listing.json_lines}
 @_plainly
 def list_subscriptions(user: str | None, behind: int, layout: str) -> None:
     """Show which client is how far behind, and since when; the furthest first."""
-    found = sidecar.of(current_app).database.read(
-        lambda db: subscriptions.standings(db, user, behind)
-    )
+    found = sidecar.of(current_app).database.read(lambda db: standings.read(db, user, behind))
     for line in FORMATS[layout]([each._asdict() for each in found]):
         click.echo(line)
 

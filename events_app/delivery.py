@@ -21,7 +21,7 @@ from functools import partial
 
 from gevent.event import Event
 
-from events_app import subscriptions
+from events_app import schema, subscriptions
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.peers import Peer
@@ -77,12 +77,12 @@ class Delivery:
 
     def confirm(self, now: float, seconds: float) -> None:
         """Take what was written `seconds` ago as delivered, if the peer has taken everything."""
-        if not self.written and self.state != subscriptions.NEW:
+        if not self.written and self.state != schema.NEW:
             return
         if not self.peer.has_taken_all():
             return
-        if self.state == subscriptions.NEW and self.written:
-            self.state, self.dirty = subscriptions.LIVE, True
+        if self.state == schema.NEW and self.written:
+            self.state, self.dirty = schema.LIVE, True
         while self.written and self.written[0][0] <= now - seconds:
             _, self.position, change = self.written.pop(0)
             self.dirty = self.dirty or change
@@ -93,8 +93,8 @@ class Delivery:
         With nothing unconfirmed, what was dropped or folded away counts as delivered too. A frame
         whose writing failed is neither.
         """
-        if self.state == subscriptions.NEW and self.written and self.peer.has_taken_all():
-            self.state = subscriptions.LIVE
+        if self.state == schema.NEW and self.written and self.peer.has_taken_all():
+            self.state = schema.LIVE
         if not self.written and not self.writing:
             self.position = max(self.position, handled)
         self.sent = max(self.sent, self.position)
@@ -134,7 +134,7 @@ class Ledger:
     def wrote(self, delivery: Delivery, position: int, *, change: bool) -> None:
         """Note a written frame; the first one makes the ledger look sooner."""
         delivery.wrote(self._clock.monotonic(), position, change=change)
-        if delivery.state == subscriptions.NEW:
+        if delivery.state == schema.NEW:
             self._bell.set()
 
     @property
@@ -163,7 +163,7 @@ class Ledger:
         unproven = False
         for delivery in list(self._deliveries.values()):
             delivery.confirm(now, self._confirm_seconds)
-            unproven = unproven or delivery.state == subscriptions.NEW
+            unproven = unproven or delivery.state == schema.NEW
             if delivery.dirty or now >= delivery.store_at:
                 delivery.dirty = False
                 delivery.store_at = self._next_idle_store()

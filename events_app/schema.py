@@ -105,6 +105,9 @@ state = Table(
     **INNODB,
 )
 
+# What a subscription is: see `subscriptions`.
+NEW, LIVE, FRESH = "new", "live", "fresh"
+
 subscription = Table(
     "file_event_subscription",
     metadata,

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from gevent.event import Event
 
-from events_app import chronicle, ending, sse, subscriptions
+from events_app import chronicle, ending, schema, sse, subscriptions
 from events_app.chronicle import Chronicle
 from events_app.clock import Clock
 from events_app.database import Database
@@ -31,6 +31,7 @@ from events_app.ending import Ending
 from events_app.event import Cursor, Point
 from events_app.follower import Follower
 from events_app.peers import Peer
+from events_app.resumption import Start
 from events_app.scope import Watcher
 from events_app.tailer import Tailer
 from events_app.tally import Tally
@@ -103,7 +104,7 @@ class Stream:
         self._closed = False
         self._follower: Follower | None = None
         self._delivery: Delivery | None = None
-        self._start: subscriptions.Start | None = None
+        self._start: Start | None = None
         self._epoch = self._repeated_upto = 0
         self._busy = False
         self._retry_at = now
@@ -236,7 +237,7 @@ class Stream:
         self._chronicle.begins(_first_frame(start), start.reason or source, start.point.position)
         around.tally.forgot("room", **start.displaced._asdict())
 
-    def _follow_from(self, start: subscriptions.Start) -> Follower:
+    def _follow_from(self, start: Start) -> Follower:
         around = self._around
         return Follower(
             around.tailer,
@@ -248,11 +249,11 @@ class Stream:
             start.repeated_upto,
         )
 
-    def _open_delivery(self, start: subscriptions.Start) -> Delivery | None:
+    def _open_delivery(self, start: Start) -> Delivery | None:
         key = subscriptions.key_of(self._request.watcher)
         if key is None or start.generation is None:
             return None
-        state = subscriptions.LIVE if start.resumed else subscriptions.NEW
+        state = schema.LIVE if start.resumed else schema.NEW
         delivery = Delivery(
             key,
             start.epoch,
@@ -337,9 +338,9 @@ class Stream:
             # Without this a browser would replay into the same end for ever.
             cursor = self._cursor(follower.safe).fresh().text()
             if self._delivery is not None:
-                self._delivery.state = subscriptions.FRESH
+                self._delivery.state = schema.FRESH
         yield from self._send(sse.RECONNECT_REQUIRED, sse.frame(sse.RECONNECT_REQUIRED, cursor))
 
 
-def _first_frame(start: subscriptions.Start) -> str:
+def _first_frame(start: Start) -> str:
     return sse.RESUMED if start.resumed else sse.SUBSCRIBED

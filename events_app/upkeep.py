@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import gevent
 
-from events_app import journal, subscriptions
+from events_app import expiry, journal
 from events_app.database import Database
 from events_app.settings import Settings
 from events_app.tally import Tally
@@ -46,7 +46,7 @@ def _prune(database: Database, age_seconds: float) -> int:
 
 
 def _expire(database: Database, age_seconds: float, tally: Tally) -> int:
-    gone = database.write(lambda db: subscriptions.expire(db, age_seconds))
+    gone = database.write(lambda db: expiry.expire(db, age_seconds))
     tally.forgot("unseen", **gone._asdict())
     return sum(gone)
 

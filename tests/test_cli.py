@@ -25,6 +25,7 @@ from events_app import (
     scope,
     settings,
     sidecar,
+    standings,
     subscriptions,
     terminal,
     uri,
@@ -260,7 +261,7 @@ def test_subscriptions_are_a_table_for_people(url: str) -> None:
     result = run(app, "subscriptions", "--user", "42")
     assert (result.exit_code, result.stderr) == (0, "")
     head, *lines = result.stdout.splitlines()
-    assert head.split() == list(subscriptions.Standing._fields)
+    assert head.split() == list(standings.Standing._fields)
     assert [line.split()[:6] for line in lines] == [
         ["42", CLIENT, "my", "/\\x1b[2J", "new", "0"],
         ["42", CLIENT, "my", "/docs", "new", "0"],
@@ -274,7 +275,7 @@ def test_subscriptions_are_lines_of_json_for_programs(url: str) -> None:
     known(app, "/docs")
     result = run(app, "subscriptions", "--format", "jsonl")
     (row,) = map(json.loads, result.stdout.splitlines())
-    assert list(row) == list(subscriptions.Standing._fields)
+    assert list(row) == list(standings.Standing._fields)
     assert (row["path"], row["behind"], row["since"]) == ("/docs", 0, None)
     assert datetime.fromisoformat(row["seen_at"]).tzinfo is not None
     sidecar.of(app).close()

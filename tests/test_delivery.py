@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from events_app import delivery, journal, schema, subscriptions
 from events_app.delivery import Delivery
-from events_app.subscriptions import FRESH, LIVE, NEW
+from events_app.schema import FRESH, LIVE, NEW
 from tests.worker import CLIENT, CONFIRM_SECONDS, PACE, StubbornPeer, Worker, make, watcher
 
 

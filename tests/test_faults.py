@@ -14,7 +14,7 @@ import pytest
 from gevent.event import Event
 from sqlalchemy import update
 
-from events_app import database, logs, schema, settings, sidecar, subscriptions
+from events_app import database, logs, schema, settings, sidecar
 from events_app.stream import Request, Stream
 from tests import serving
 from tests.worker import CLIENT, Worker, make, watcher
@@ -106,7 +106,7 @@ def test_the_late_connect_of_a_client_that_left_takes_no_generation(worker: Work
     assert worker.subscription().generation == 1
     reader.expect("keep-alive")
     reader.close()
-    assert worker.subscription(CLIENT).state == subscriptions.LIVE
+    assert worker.subscription(CLIENT).state == schema.LIVE
 
 
 # -- a journal that cannot be followed -----------------------------------------------------------

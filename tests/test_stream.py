@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from events_app import ending, journal, sse, stream, subscriptions
+from events_app import ending, journal, resumption, schema, sse, stream, subscriptions
 from events_app.event import Cursor
 from events_app.window import Window
 from tests.worker import CLIENT, OTHER, Connected, StubbornPeer, Worker, make, watcher
@@ -391,7 +391,7 @@ def test_a_client_whose_subscribed_never_arrived_is_subscribed_again(worker: Wor
     reader.expect("subscribed")
     reader.expect("keep-alive")
     reader.close()
-    assert worker.subscription().state == subscriptions.NEW
+    assert worker.subscription().state == schema.NEW
     worker.stream().expect("subscribed")
 
 
@@ -476,7 +476,7 @@ def ended_by_fresh_start(worker: Worker, reader: Connected, who: Any = None) -> 
     assert reader.age == ending.LEAST_LIFE_SECONDS
     worker.ledger.flush()
     assert worker.holds_nothing()
-    assert worker.subscription().state == subscriptions.FRESH
+    assert worker.subscription().state == schema.FRESH
     assert Cursor.parse(last.id or "") == fresh(last.id)
     worker.stream(who, last.id).expect("subscribed")
     worker.stream(who).expect("subscribed")
@@ -674,7 +674,7 @@ def test_a_held_stream_asks_the_database_once_a_second(
 ) -> None:
     asked = []
 
-    def connect(*_: Any) -> subscriptions.Start:
+    def connect(*_: Any) -> resumption.Start:
         asked.append(worker.clock.now)
         raise RuntimeError("away, by an error nobody foresaw")
 

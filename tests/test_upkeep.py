@@ -10,7 +10,7 @@ import gevent
 import pytest
 from sqlalchemy import func, select, update
 
-from events_app import journal, schema, scope, settings, subscriptions, upkeep, uri
+from events_app import expiry, journal, schema, scope, settings, subscriptions, upkeep, uri
 from events_app.database import Database
 from events_app.settings import Settings
 from events_app.tally import Tally
@@ -31,7 +31,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "BATCH_PAUSE_SECONDS", 0)
     monkeypatch.setattr(upkeep, "EVERY_SECONDS", 0)
     monkeypatch.setattr(journal, "PRUNE_ROWS", 2)
-    monkeypatch.setattr(subscriptions, "EXPIRE_ROWS", 2)
+    monkeypatch.setattr(expiry, "EXPIRE_ROWS", 2)
 
 
 def configured(**seconds: str) -> Settings:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from events_app import subscriptions
+from events_app import schema
 from tests import conftest, databases
 from tests.frames import Reader
 from tests.server import harness, harness_network
@@ -76,7 +76,7 @@ class Line:
 
     def wait_until_live(self, client_id: str | None) -> None:
         """Wait until the client's `subscribed` counts as heard."""
-        live = subscriptions.LIVE
+        live = schema.LIVE
         eventually(lambda: self.stored(client_id).state == live, what="the subscription is live")
 
     def ends(self) -> list[dict[str, Any]]:
@@ -226,7 +226,7 @@ def test_a_dead_peer_is_noticed_before_silence_would_count_as_proof(story: Story
 def test_what_went_into_the_cut_is_known_as_sent_and_not_as_delivered(story: Story) -> None:
     shown = story.shown_after_cut
     assert shown.generation == 1
-    assert shown.state == subscriptions.LIVE
+    assert shown.state == schema.LIVE
     assert shown.position <= story.heard_before_cut < shown.sent_position
 
 

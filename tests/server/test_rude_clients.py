@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from events_app import outbox, subscriptions
+from events_app import outbox, schema
 from tests import conftest, databases
 from tests.frames import Reader
 from tests.server import harness
@@ -182,7 +182,7 @@ class Place:
     def laptop_is_known(self) -> bool:
         """Tell whether its `subscribed` counts as heard."""
         query = "SELECT state FROM file_event_subscription WHERE client_id = :client_id"
-        return bool(self._scalar(query, client_id=self.laptop.client_id) == subscriptions.LIVE)
+        return bool(self._scalar(query, client_id=self.laptop.client_id) == schema.LIVE)
 
     def subscriptions(self) -> int:
         """Count those of the user whose clients are a storm."""

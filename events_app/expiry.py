@@ -1,0 +1,79 @@
+"""Which subscriptions go: those in surplus, and those that nobody came back for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, delete, func, not_, select, tuple_
+
+from events_app.columns import utc_now
+from events_app.schema import LIVE, subscription
+
+EXPIRE_ROWS = 500
+
+_KEY = tuple(subscription.primary_key.columns)
+
+
+class Forgotten(NamedTuple):
+    """How many subscriptions went: those that were never resumed, and the others."""
+
+    never_resumed: int
+    resumed: int
+
+
+def make_room(
+    connection: Connection, user_id: str, newest: ColumnElement[bool], most: int
+) -> Forgotten:
+    """Forget the user's surplus subscriptions; the row where `newest` holds stays.
+
+    Never resumed ones go first, of these the ones whose first frame is not known to have arrived,
+    then the longest unseen: a client that brings a new id with every connection must push neither
+    sleeping laptops out nor those that are in their first connection. Its ids push each other.
+    """
+    mine = subscription.c.user_id == user_id
+    count = connection.scalar(select(func.count()).select_from(subscription).where(mine)) or 0
+    if count <= most:
+        return Forgotten(0, 0)
+    surplus = (
+        select(*_KEY, subscription.c.generation)
+        .where(mine, not_(newest))
+        .order_by(
+            subscription.c.generation > 1, subscription.c.state == LIVE, subscription.c.seen_at
+        )
+        .limit(count - most)
+    )
+    return _forget(connection, connection.execute(surplus).all())
+
+
+def _forget(connection: Connection, rows: Iterable[Any], *still: ColumnElement[bool]) -> Forgotten:
+    """Delete rows that were listed as key and generation, where `still` holds."""
+    keys: dict[bool, list[tuple[Any, ...]]] = {True: [], False: []}
+    for *key, generation in rows:
+        keys[generation == 1].append(tuple(key))
+    never = _delete(connection, keys[True], subscription.c.generation == 1, *still)
+    return Forgotten(never, _delete(connection, keys[False], *still))
+
+
+def _delete(connection: Connection, keys: Sequence[Any], *still: ColumnElement[bool]) -> int:
+    if not keys:
+        return 0
+    gone = delete(subscription).where(tuple_(*_KEY).in_(keys), *still)
+    return connection.execute(gone).rowcount
+
+
+def expire(connection: Connection, age_seconds: float) -> Forgotten:
+    """Forget a batch of subscriptions without a connection for `age_seconds`; return how many."""
+    now = connection.scalar(select(utc_now()))
+    if now is None:
+        return Forgotten(0, 0)
+    unseen = subscription.c.seen_at < now - timedelta(seconds=age_seconds)
+    oldest = (
+        select(*_KEY, subscription.c.generation)
+        .where(unseen)
+        .order_by(subscription.c.seen_at)
+        .limit(EXPIRE_ROWS)
+    )
+    # One may have connected since it was listed.
+    return _forget(connection, connection.execute(oldest).all(), unseen)
