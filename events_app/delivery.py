@@ -67,9 +67,13 @@ class Delivery:
     def wrote(self, now: float, position: int, *, change: bool) -> None:
         """Note that the frame was written at `now` (monotonic seconds).
 
-        Within the same second only the newest position is kept.
+        Within the same second only the newest position is kept; one that says nothing new, such
+        as a keep-alive's, has nothing to be confirmed.
         """
         self.writing = False
+        last = self.written[-1][1] if self.written else self.position
+        if position == last and not change and self.state != schema.NEW:
+            return
         second = float(int(now) + 1)
         if self.written and self.written[-1][0] == second:
             change = self.written.pop()[2] or change

@@ -132,6 +132,16 @@ def test_at_an_end_with_nothing_unconfirmed_what_was_dropped_counts_as_delivered
     assert stored(worker) == (9, 9, LIVE)
 
 
+def test_a_keep_alive_that_says_nothing_new_leaves_nothing_to_confirm(worker: Worker) -> None:
+    """Else a client that leaves within its confirmation would not have heard what was dropped."""
+    to = connect(worker)
+    send(worker, to, 0, change=False)
+    assert to.written == []
+    worker.ledger.close(to, 9)
+    worker.ledger.flush()
+    assert stored(worker) == (9, 9, LIVE)
+
+
 def test_at_an_end_in_the_middle_of_a_write_nothing_more_counts(worker: Worker) -> None:
     to = connect(worker)
     send(worker, to, 3)
