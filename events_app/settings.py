@@ -195,7 +195,7 @@ class Settings:
         "EVENTS_SEND_TIMEOUT",
         kinds.TIMER,
         "30",
-        "A connection that takes no bytes for so long, or for half of `EVENTS_CONFIRM_SECONDS` where"
+        "A connection that takes no bytes for so long, or for half of `EVENTS_CONFIRM_SECONDS` if"
         " that is less, is dropped; its cursor is kept.",
     )
     stream_lifetime_seconds: float | None = variable(
