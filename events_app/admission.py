@@ -11,7 +11,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import gevent
 from gevent.event import Event
@@ -19,7 +19,6 @@ from gevent.event import Event
 from events_app import errors
 from events_app.clock import Clock
 from events_app.scope import Watcher
-from events_app.stream import Stream
 from events_app.tally import Tally
 
 # Below the 30 seconds after which the more impatient of clients and proxies give up.
@@ -44,6 +43,21 @@ class Caps(NamedTuple):
     of_subscription: int | None
 
 
+class Guest(Protocol):
+    """What takes a place: a stream, or a poll that waits."""
+
+    @property
+    def watcher(self) -> Watcher:
+        """Who watches what."""
+
+    @property
+    def lag_positions(self) -> int:
+        """How far it is behind what was read."""
+
+    def stop(self, *, late: bool = False) -> None:
+        """End soon: the worker stops; `late`: it did already when this one came."""
+
+
 class Admission:
     """Counts streams against the caps, and tells all of them when the worker stops."""
 
@@ -52,8 +66,8 @@ class Admission:
         self._caps = caps
         self._clock = clock
         self._tally = tally
-        self._streams: set[Stream] = set()
-        self._of_user: dict[str, list[Stream]] = {}
+        self._streams: set[Guest] = set()
+        self._of_user: dict[str, list[Guest]] = {}
         self._queue: deque[Event] = deque()
         self._stopping = False
 
@@ -126,14 +140,14 @@ class Admission:
         if self._queue:
             self._queue[0].set()
 
-    def enter(self, stream: Stream) -> None:
+    def enter(self, stream: Guest) -> None:
         """Count `stream` in; while the worker stops it ends soon."""
         self._streams.add(stream)
         self._of_user.setdefault(stream.watcher.user_id, []).append(stream)
         if self._stopping:
             stream.stop(late=True)
 
-    def leave(self, stream: Stream) -> None:
+    def leave(self, stream: Guest) -> None:
         """Count `stream` out."""
         if stream not in self._streams:
             return

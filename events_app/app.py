@@ -11,7 +11,7 @@ import gevent
 from flask import Flask
 from flask_cors import CORS
 
-from events_app import api, auth, cli, settings, sidecar, status
+from events_app import answers, api, auth, cli, settings, sidecar, status
 from events_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def create_app(configured: Settings | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined] # the default provider has it
     app.extensions[sidecar.EXTENSION] = sidecar.Sidecar(configured)
     auth.configure(app, configured)
+    answers.install(app)
     api.install(app)
     status.install(app)
     cli.install(app)

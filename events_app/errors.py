@@ -10,14 +10,16 @@
     ├── BrokenJournal            a rule of the journal does not hold: alarm, never carry on
     │   ├── HoleInJournal
     │   └── MoveMismatch
-    └── RequestError             answered as JSON before a stream starts
+    └── RequestError             answered as JSON
         ├── Unauthorized         401/401
         ├── WrongTokenType       401/40020
         ├── MissingScope         403/40089
         ├── EventsDisabled       403/40019
         ├── BadParameter         400/40001
         ├── ForeignFolder        403/403
+        ├── CannotResume         410/410
         ├── TooManyStreams       429/429
+        ├── DatabaseAway         503/503
         └── Unforeseen           500/50005
 
 A class's docstring is its message. The codes are the table *Errors* of the protocol.
@@ -71,6 +73,8 @@ class RequestError(EventsError):
     status = 500
     code = 50005
     retry_after_seconds: int | None = None
+    data: dict[str, object] | None = None
+    """What a program needs to go on, beside the words."""
 
 
 class Unauthorized(RequestError):
@@ -115,12 +119,27 @@ class ForeignFolder(RequestError):
     code = 403
 
 
+class CannotResume(RequestError):
+    """The cursor cannot be honoured; list the folder and go on from the fresh cursor."""
+
+    status = 410
+    code = 410
+
+
 class TooManyStreams(RequestError):
     """Too many streams are open for this user."""
 
     status = 429
     code = 429
     retry_after_seconds = 30
+
+
+class DatabaseAway(RequestError):
+    """The database is away; nothing was read or written."""
+
+    status = 503
+    code = 503
+    retry_after_seconds = 5
 
 
 class Unforeseen(RequestError):

@@ -43,6 +43,7 @@ class Follower:
         "_epoch",
         "_first_at",
         "_last_at",
+        "_most",
         "_page",
         "_repeated_upto",
         "_run",
@@ -62,8 +63,12 @@ class Follower:
         epoch: int,
         start: Point,
         repeated_upto: int,
+        most: int = RUN_CHANGES,
     ) -> None:
-        """Begin at `start` in `epoch`; rows up to `repeated_upto` may be a second delivery."""
+        """Begin at `start` in `epoch`; rows up to `repeated_upto` may be a second delivery.
+
+        A run of `most` changes is not read on.
+        """
         self.read = self.safe = start
         self.end: scope.End | None = None
         self._tailer = tailer
@@ -72,6 +77,7 @@ class Follower:
         self._watcher = watcher
         self._epoch = epoch
         self._repeated_upto = repeated_upto
+        self._most = most
         self._page: journal.Page | None = None
         self._run: list[tuple[int, Change]] = []
         self._first_at = self._last_at = 0.0
@@ -109,7 +115,7 @@ class Follower:
         """Tell when the run is to be sent (monotonic seconds); None while there is none."""
         if not self._run:
             return None
-        if self.end is not None or len(self._run) >= RUN_CHANGES:
+        if self.end is not None or len(self._run) >= self._most:
             return self._first_at
         return merge.due_at(self._first_at, self._last_at, quiet_seconds, longest_seconds)
 
@@ -131,7 +137,7 @@ class Follower:
         return present == self._epoch
 
     def _has_more(self) -> bool:
-        return self._tailer.end.position > self.read.position and len(self._run) < RUN_CHANGES
+        return self._tailer.end.position > self.read.position and len(self._run) < self._most
 
     def _take_page(self, page: journal.Page) -> bool:
         self._page = None
@@ -143,6 +149,8 @@ class Follower:
 
     def _take(self, rows: list[Row], upto: Point) -> None:
         for row in rows:
+            if len(self._run) >= self._most:
+                return
             seen = scope.view(row, self._watcher)
             if isinstance(seen, scope.End):
                 self.end = seen

@@ -73,9 +73,11 @@ class _Worker(Collector):
         tally = self._parts.tally
         yield _counters("events_frames", "Frames written.", ("event",), tally.frames)
         yield _counter("events_sent_bytes", "Bytes of these frames.", tally.sent_bytes)
-        rows = "Rows that were folded into these frames, the watchers' own ones among them."
+        polled = "Requests for pages of changes by how they were answered."
+        yield _counters("events_polls", polled, ("answer",), tally.polled)
+        rows = "Rows that were folded into frames and pages, the watchers' own ones among them."
         yield _counter("events_folded_rows", rows, tally.folded_rows)
-        changes = "Changes in these frames, after folding."
+        changes = "Changes in these frames and pages, after folding."
         yield _counter("events_told_changes", changes, tally.told_changes)
 
     def _cursors(self) -> Iterator[Metric]:

@@ -18,6 +18,7 @@ from events_app import (
     failures,
     fitness,
     listener,
+    poll,
     settings,
     subscriptions,
     upkeep,
@@ -127,6 +128,23 @@ class Sidecar:
         self._watch.add(peer, stream.peer_closed)
         self.admission.enter(stream)
         return Admitted(self, stream, peer)
+
+    def answer_poll(self, request: poll.Request, peer: Peer) -> poll.Page:
+        """Return a page of changes. One that is waited for takes a stream's place meanwhile.
+
+        Raises `TooManyStreams`, `CannotResume` and `DatabaseAway`.
+        """
+        asked = poll.Poll(self._around, request, self._turns)
+        if not request.wait_seconds:
+            return asked.page()
+        self.admission.admit(request.watcher)
+        self._watch.add(peer, asked.give_up)
+        self.admission.enter(asked)
+        try:
+            return asked.page()
+        finally:
+            self._watch.remove(peer)
+            self.admission.leave(asked)
 
     def dismiss(self, stream: Stream, peer: Peer) -> None:
         """Count a stream out that has ended."""

@@ -70,7 +70,7 @@ _shared = lru_cache(maxsize=SHARED_RUNS)(_event_frames)
 
 
 def _batches(changes: Sequence[Change], payload: Payload, overhead: int) -> Iterator[str]:
-    encoded = (_encode(_document(change)) for change in changes)
+    encoded = (_encode(document(change)) for change in changes)
     if payload == "object":
         yield from encoded
         return
@@ -86,7 +86,8 @@ def _batches(changes: Sequence[Change], payload: Payload, overhead: int) -> Iter
         yield f"[{','.join(batch)}]"
 
 
-def _document(change: Change) -> dict[str, str]:
+def document(change: Change) -> dict[str, str]:
+    """Return `change` as JSON has it: these four keys in this order, always strings."""
     return {
         "type": change.type,
         "file_id": change.file_id,

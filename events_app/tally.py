@@ -14,6 +14,7 @@ class Tally:
         "folded_rows",
         "forgotten",
         "frames",
+        "polled",
         "refused",
         "sent_bytes",
         "told_changes",
@@ -31,6 +32,8 @@ class Tally:
         """Subscriptions by why they went, and whether they were ever resumed."""
         self.frames: Counter[str] = Counter()
         """Written frames by their name."""
+        self.polled: Counter[str] = Counter()
+        """Requests for pages by how they were answered."""
         self.sent_bytes = 0
         """Bytes of these frames."""
         self.folded_rows = 0

@@ -17,7 +17,9 @@ TABLE = {
     "EventsDisabled": (403, 40019),
     "BadParameter": (400, 40001),
     "ForeignFolder": (403, 403),
+    "CannotResume": (410, 410),
     "TooManyStreams": (429, 429),
+    "DatabaseAway": (503, 503),
     "Unforeseen": (500, 50005),
 }
 CLASSES: dict[str, type[errors.EventsError]] = {
@@ -39,10 +41,10 @@ def test_no_request_error_is_missing_from_the_table() -> None:
     assert answered - {"RequestError"} == set(TABLE)
 
 
-def test_only_too_many_streams_says_when_to_come_back() -> None:
-    assert errors.TooManyStreams.retry_after_seconds == 30
-    others = {CLASSES[name] for name in TABLE} - {errors.TooManyStreams}
-    assert {getattr(cls, "retry_after_seconds", None) for cls in others} == {None}
+def test_what_passes_by_itself_says_when_to_come_back() -> None:
+    waits = {name: getattr(CLASSES[name], "retry_after_seconds", None) for name in TABLE}
+    said = {name: seconds for name, seconds in waits.items() if seconds is not None}
+    assert said == {"TooManyStreams": 30, "DatabaseAway": 5}
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -22,7 +22,11 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
 
 
 def follow(
-    worker: Worker, path: str = "/", start: Point | None = None, repeated_upto: int = 0
+    worker: Worker,
+    path: str = "/",
+    start: Point | None = None,
+    repeated_upto: int = 0,
+    most: int = follower.RUN_CHANGES,
 ) -> Follower:
     assert worker.tailer.epoch is not None
     return Follower(
@@ -33,6 +37,7 @@ def follow(
         worker.tailer.epoch,
         start or worker.tailer.end,
         repeated_upto,
+        most,
     )
 
 
@@ -188,20 +193,24 @@ def test_what_came_before_the_end_is_told_and_nothing_after_it(
     assert not reader.advance()
 
 
+@pytest.mark.parametrize("by", ["window", "pages"])
 def test_a_run_that_grows_too_long_is_due_as_it_is(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "RUN_CHANGES", 3)
-    reader = follow(worker)
-    for number in range(3):
+    """Memory stays bounded; the next run begins where this one ends, not a row later."""
+    start = worker.tailer.end
+    for number in range(5):
         worker.commit("create", f"/{number}")
+    if by == "pages":
+        monkeypatch.setattr(worker.tailer, "rows_after", lambda *_: None)
+    reader = follow(worker, start=start, most=3)
     read_all(reader)
     assert is_due(worker, reader)
-    worker.commit("create", "/more")
-    assert not reader.advance(), "memory stays bounded: first this run must go"
+    assert not reader.advance(), "first this run must go"
     assert not reader.needs_page()
-    assert len(taken(reader)) == 3
-    assert reader.advance()
+    assert taken(reader) == [("create", f"/{number}", "") for number in range(3)]
+    read_all(reader)
+    assert taken(reader) == [("create", f"/{number}", "") for number in range(3, 5)]
 
 
 def test_only_what_may_be_a_second_delivery_is_told_as_one(worker: Worker) -> None:

@@ -29,8 +29,30 @@ RINGS = (
         "subscriptions",
         "standings",
     },
-    {"peers", "listener", "tailer", "follower", "delivery", "stream", "admission", "upkeep"},
-    {"sidecar", "auth", "api", "status", "metrics", "doctor", "terminal", "cli", "app"},
+    {
+        "peers",
+        "listener",
+        "tailer",
+        "follower",
+        "delivery",
+        "stream",
+        "poll",
+        "admission",
+        "upkeep",
+    },
+    {
+        "sidecar",
+        "auth",
+        "asking",
+        "answers",
+        "api",
+        "status",
+        "metrics",
+        "doctor",
+        "terminal",
+        "cli",
+        "app",
+    },
 )
 # What a ring may use besides the standard library; the outermost one may use anything. SQLite's
 # native thread is the only thing of gevent that the statements' ring knows.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Connection, exc, select
 
-from events_app import outbox, schema, scope, sse, subscriptions, tailer, uri
+from events_app import outbox, poll, schema, scope, sse, subscriptions, tailer, uri
 from events_app.database import Database
 from events_app.delivery import Ledger
 from events_app.peers import Peer
+from events_app.poll import Poll
 from events_app.stream import Pace, Request, Stream, Surroundings
 from events_app.tally import Tally
 from tests import reused
@@ -119,6 +121,19 @@ class Worker:
         request = Request(who or watcher(), last_event_id, payload, token_seconds)
         stream = Stream(self.around(**pace), request, peer or Peer(None))
         return Connected(self, stream)
+
+    def poll(
+        self,
+        cursor: str | None = None,
+        who: scope.Watcher | None = None,
+        *,
+        rows: int = 1_000,
+        wait_seconds: float = 0,
+        **pace: Any,
+    ) -> Poll:
+        """Make a request for a page; by default of client CLIENT on the whole tree of user 42."""
+        request = poll.Request(who or watcher(), cursor, rows, wait_seconds)
+        return Poll(self.around(**pace), request, nullcontext())
 
     def subscription(self, client_id: str = CLIENT) -> Any:
         """Read the stored cursor of a client that watches one folder; None: not there."""

@@ -72,6 +72,7 @@ TOOLCHAINS = (
     # Wall clocks that are wrong.
     Toolchain("faketime", ("faketime", "--version"), (0, 9), (), ("faketime",)),
     Toolchain("curl", ("curl", "--version"), (7,), (), ("curl",)),
+    Toolchain("jq", ("jq", "--version"), (1, 6), (), ("jq",)),
     # From 1.19 on it can be told where to write the errors of its start.
     Toolchain("nginx", ("nginx", "-v"), (1, 19, 5), (), ("nginx",)),
     # From 1.21 on, go fetches the release that a go.mod asks for.

@@ -1,0 +1,79 @@
+"""How the doors answer in JSON: one shape for what was asked for, and one for every error."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from events_app import errors, logs
+
+log = logging.getLogger(__name__)
+
+
+def install(app: Flask) -> None:
+    """Answer whatever goes wrong in `app` in one shape."""
+    app.register_error_handler(errors.RequestError, _answer_request_error)
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_unforeseen)
+
+
+def success(data: dict[str, Any], status: int = 200) -> Response:
+    """Answer `data`; what belongs to one user stays in no cache."""
+    answer = jsonify({"code": 0, "msg": "", "data": data})
+    answer.status_code = status
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def _answer_request_error(error: errors.RequestError) -> Response:
+    """Answer `error` as the protocol's table says."""
+    correlation_id = str(uuid.uuid4())
+    log.info(
+        "a request is refused: %s",
+        type(error).__name__,
+        extra=logs.fields(
+            correlation_id=correlation_id,
+            status=error.status,
+            code=error.code,
+            reason=error.message,
+            path=request.path,
+        ),
+    )
+    answer = _document(error.status, error.code, error.message, correlation_id, error.data)
+    if error.retry_after_seconds is not None:
+        answer.headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status == errors.Unauthorized.status:
+        answer.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1
+    return answer
+
+
+def _answer_http_error(error: HTTPException) -> Response:
+    status = error.code or errors.Unforeseen.status
+    answer = _document(status, status, error.description or error.name, str(uuid.uuid4()))
+    for name, value in error.get_headers():
+        if name not in {"Content-Type", "Content-Length"}:
+            answer.headers[name] = value
+    return answer
+
+
+def _answer_unforeseen(error: Exception) -> Response:
+    correlation_id = str(uuid.uuid4())
+    about = logs.fields(correlation_id=correlation_id, path=request.path)
+    log.error("a request failed", exc_info=error, extra=about)
+    unforeseen = errors.Unforeseen()
+    return _document(unforeseen.status, unforeseen.code, unforeseen.message, correlation_id)
+
+
+def _document(
+    status: int, code: int, message: str, correlation_id: str, data: dict[str, object] | None = None
+) -> Response:
+    body: dict[str, Any] = {"code": code, "msg": message, "correlation_id": correlation_id}
+    if data is not None:
+        body["data"] = data
+    answer = jsonify(body)
+    answer.status_code = status
+    return answer

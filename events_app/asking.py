@@ -1,0 +1,98 @@
+"""What the present request asks for: who asks, the watched folder, the parameters.
+
+Whatever is wrong is an error that names it. A door asks in the protocol's order of checks.
+"""
+
+from __future__ import annotations
+
+from flask import request
+
+from events_app import auth, errors, event, sse, uri
+from events_app.scope import Watcher
+from events_app.settings import Settings
+
+MAX_CURSOR_CHARACTERS = 1_000
+
+
+def reader(settings: Settings) -> auth.Identity:
+    """Return who wants to read. Raises what `auth.authenticate` raises, and `EventsDisabled`."""
+    identity = auth.authenticate(settings, auth.READ_SCOPE)
+    if not settings.enabled:
+        raise errors.EventsDisabled
+    return identity
+
+
+def watcher(settings: Settings, identity: auth.Identity) -> Watcher:
+    """Return who watches what. Raises `BadParameter` and `ForeignFolder`."""
+    client = _client_id()
+    address = parameter("uri") or f"{settings.uri_scheme}://my"
+    folder = uri.parse(address, scheme=settings.uri_scheme, user_id=identity.user_id)
+    return Watcher.of(identity.user_id, client, folder)
+
+
+def parameter(name: str) -> str | None:
+    """Return a query parameter; two of one name leave open which one counts."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise errors.BadParameter(f"{name}: it is given {len(values)} times")
+    return values[0] if values else None
+
+
+def number(name: str, default: int, least: int, most: int) -> int:
+    """Return a whole number from `least` to `most`."""
+    text = parameter(name)
+    if not text:
+        return default
+    # Of ASCII digits: Python also takes other scripts', spaces and underscores.
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
+        raise errors.BadParameter(f"{name}: it is a whole number from {least} to {most}")
+    if not least <= int(text) <= most:
+        raise errors.BadParameter(f"{name}: it is a whole number from {least} to {most}")
+    return int(text)
+
+
+def last_event_id() -> str | None:
+    """Return the cursor that the client brings back to a stream."""
+    return _plain("last event id", _header_or_parameter("Last-Event-ID", "last_event_id"))
+
+
+def cursor() -> str | None:
+    """Return the cursor that the client brings back to a page."""
+    return _plain("cursor", parameter("cursor"))
+
+
+def payload(settings: Settings) -> sse.Payload:
+    """Return how the client wants its changes."""
+    text = parameter("payload") or settings.payload
+    if text == "array":
+        return "array"
+    if text == "object":
+        return "object"
+    raise errors.BadParameter("payload: it is array or object")
+
+
+def _client_id() -> str | None:
+    text = _header_or_parameter("X-Cr-Client-Id", "client_id")
+    if not text:
+        return None
+    client_id = event.canonical_client_id(text)
+    if client_id is None:
+        raise errors.BadParameter("client id: it is not a UUID")
+    return client_id
+
+
+def _header_or_parameter(header: str, name: str) -> str | None:
+    """Return a header, or the query parameter that stands in for it in browsers.
+
+    A server joins headers of one name by commas, and with one nothing is an id of ours.
+    """
+    in_query = parameter(name)
+    return request.headers.get(header) or in_query
+
+
+def _plain(what: str, text: str | None) -> str | None:
+    if not text:
+        return None
+    if len(text) > MAX_CURSOR_CHARACTERS or not text.isascii() or not text.isprintable():
+        raise errors.BadParameter(f"{what}: it is none of ours")
+    return text
