@@ -10,6 +10,7 @@
 #   FOLLOW_TOKEN    an access token
 #   FOLLOW_FOLDER   such as cloudreve://my/docs; unset: cloudreve://my
 #   FOLLOW_CURSOR   the file that keeps the cursor; unset: events.cursor
+#   FOLLOW_WAIT     seconds to wait for a change, at most 50; unset: 0
 #   FOLLOW_CLIENT   a UUID, the same one for ever: what it writes itself is not told to it; may be unset
 # Exits with 75 (try again later) when the server is away or busy.
 set -euo pipefail
