@@ -57,6 +57,9 @@ class Guest(Protocol):
     def stop(self, *, late: bool = False) -> None:
         """End soon: the worker stops; `late`: it did already when this one came."""
 
+    def revoke(self) -> None:
+        """End at once: what permitted it is gone."""
+
 
 class Admission:
     """Counts streams against the caps, and tells all of them when the worker stops."""
@@ -68,6 +71,7 @@ class Admission:
         self._tally = tally
         self._streams: set[Guest] = set()
         self._of_user: dict[str, list[Guest]] = {}
+        self._through_shares: set[Guest] = set()
         self._queue: deque[Event] = deque()
         self._stopping = False
 
@@ -83,6 +87,10 @@ class Admission:
             if number % STREAMS_PER_PASS == 0:
                 gevent.sleep(0)
         return furthest
+
+    def through_shares(self) -> list[Guest]:
+        """List those who watch somebody else's folder."""
+        return list(self._through_shares)
 
     @property
     def waiting(self) -> int:
@@ -143,6 +151,8 @@ class Admission:
     def enter(self, stream: Guest) -> None:
         """Count `stream` in; while the worker stops it ends soon."""
         self._streams.add(stream)
+        if stream.watcher.share is not None:
+            self._through_shares.add(stream)
         self._of_user.setdefault(stream.watcher.user_id, []).append(stream)
         if self._stopping:
             stream.stop(late=True)
@@ -152,6 +162,7 @@ class Admission:
         if stream not in self._streams:
             return
         self._streams.remove(stream)
+        self._through_shares.discard(stream)
         mine = self._of_user[stream.watcher.user_id]
         mine.remove(stream)
         if not mine:

@@ -37,6 +37,7 @@ def events() -> Response:
     # Last: whether a folder is somebody else's is told only when all else is right.
     watcher = asking.watcher(settings, identity)
     good_for = identity.expires_at - parts.clock.wall()
+    watcher = parts.mounted_soon(watcher)
     asked = Request(watcher, last_event_id, payload, good_for)
     if request.method == "HEAD":  # nobody would iterate, and so never close, the frames
         return Response(headers=STREAM_HEADERS)
@@ -56,6 +57,7 @@ def changes() -> Response:
     wait = asking.number("wait", 0, 0, MOST_WAIT_SECONDS)
     watcher = asking.watcher(parts.settings, identity)
     good_for = max(0.0, identity.expires_at - parts.clock.wall())
+    watcher = parts.mounted(watcher)
     asked = poll.Request(watcher, cursor, rows, min(wait, good_for))
     page = parts.answer_poll(asked, Peer(request.environ.get("gunicorn.socket")))
     told = [sse.document(change) for change in page.changes]

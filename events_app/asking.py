@@ -23,11 +23,16 @@ def reader(settings: Settings) -> auth.Identity:
 
 
 def watcher(settings: Settings, identity: auth.Identity) -> Watcher:
-    """Return who watches what. Raises `BadParameter` and `ForeignFolder`."""
+    """Return who watches what, a share not looked up yet.
+
+    Raises `BadParameter` and `ForeignFolder`.
+    """
     client = _client_id()
     address = parameter("uri") or f"{settings.uri_scheme}://my"
-    folder = uri.parse(address, scheme=settings.uri_scheme, user_id=identity.user_id)
-    return Watcher.of(identity.user_id, client, folder)
+    place = uri.parse(address, scheme=settings.uri_scheme, user_id=identity.user_id)
+    if isinstance(place, uri.Share):
+        return Watcher.through(identity.user_id, client, place)
+    return Watcher.of(identity.user_id, client, place)
 
 
 def parameter(name: str) -> str | None:

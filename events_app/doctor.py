@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from events_app import errors, failures, fitness, journal, settings
 from events_app.columns import utc_now
+from events_app.schema import grant, outbox, state, subscription
 from events_app.schema import journal as journal_table
-from events_app.schema import outbox, state, subscription
 from events_app.sidecar import Sidecar
 
 
@@ -108,6 +108,7 @@ def _role(parts: Sidecar) -> str:
                 subscription.c.keys(), select(subscription).where(subscription.c.generation < 0)
             ),
         ],
+        "SELECT on file_event_grant": [select(grant.c.share_id).limit(1)],
     }
     for right, tries in statements.items():
         for statement in tries:

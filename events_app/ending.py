@@ -2,7 +2,8 @@
 
 Rules
     - No stream ends within its first ten seconds: clients come back at once after a clean end.
-      Only a shutdown does not wait for that, for the worker would be killed meanwhile.
+      Only a shutdown does not wait for that, for the worker would be killed meanwhile, and what is
+      no longer permitted.
     - What many streams would do in the same moment (tokens that expire together, a shutdown) is
       spread by chance.
     - An end that was told never moves to later.
@@ -29,11 +30,12 @@ RETURN_JITTER_SECONDS = 4.0
 
 
 class Reason(enum.Enum):
-    """Why a stream ends that could go on from where it stands."""
+    """Why a stream ends whose folder and history are as they were."""
 
     TOKEN_EXPIRED = "its token has expired"  # noqa: S105 -- a sentence
     LIFETIME = "it has lived long enough"
     SHUTDOWN = "the server is shutting down"
+    REVOKED = "the permission is gone"
 
 
 class Ending:
@@ -73,6 +75,16 @@ class Ending:
         if self.reason is not why:
             self.reason = why
             self.at = min(self.at, max(now, self._opened_at + LEAST_LIFE_SECONDS))
+
+    def revoke(self, now: float) -> None:
+        """End at once."""
+        self.reason = Reason.REVOKED
+        self.at = min(self.at, now)
+
+    @property
+    def is_revoked(self) -> bool:
+        """Tell whether nothing may be told any more."""
+        return self.reason is Reason.REVOKED
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time."""

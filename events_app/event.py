@@ -74,7 +74,8 @@ def canonical_client_id(text: str) -> str | None:
 @lru_cache(maxsize=4_096)  # asked for with every cursor
 def folder_hash(user_id: str, folder: Folder) -> bytes:
     """SHA-256 over user and watched folder; NUL is in no user, file system or path."""
-    return hashlib.sha256(f"{user_id}\0{folder.fs}\0{folder.path}".encode()).digest()
+    parts = [user_id, folder.fs, folder.path, *filter(None, [folder.owner_id])]
+    return hashlib.sha256("\0".join(parts).encode()).digest()
 
 
 # Kind, epoch, position, tag, watcher.

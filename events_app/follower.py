@@ -90,7 +90,7 @@ class Follower:
             return self._take_page(self._page)
         if not self._has_more():
             return False
-        rows = self._tailer.rows_after(self._watcher.user_id, self.read.position)
+        rows = self._tailer.rows_after(self._watcher.owner_id, self.read.position)
         if rows is None:
             return False
         self._take(rows, self._tailer.end)
@@ -102,13 +102,13 @@ class Follower:
             return False
         if not self._is_in_epoch() or not self._has_more():
             return False
-        return self._tailer.rows_after(self._watcher.user_id, self.read.position) is None
+        return self._tailer.rows_after(self._watcher.owner_id, self.read.position) is None
 
     def fetch_page(self) -> None:
         """Read a page by SQL; the next `advance` takes it. Raises what the database raises."""
         position, upto = self.read.position, self._tailer.end
         self._page = self._database.read(
-            lambda db: journal.page_of_user(db, self._watcher.user_id, position, upto)
+            lambda db: journal.page_of_user(db, self._watcher.owner_id, position, upto)
         )
 
     def due_at(self, quiet_seconds: float, longest_seconds: float) -> float | None:

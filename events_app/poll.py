@@ -55,7 +55,7 @@ class Poll:
         self._request = request
         self._turns = turns
         self._bell = Event()
-        self._given_up = False
+        self._given_up = self._revoked = False
 
     @property
     def watcher(self) -> Watcher:
@@ -72,6 +72,11 @@ class Poll:
         del late
         self.give_up()
 
+    def revoke(self) -> None:
+        """Tell nothing more: what permitted it is gone."""
+        self._revoked = True
+        self._bell.set()
+
     def give_up(self) -> None:
         """Wait no longer: nobody listens."""
         self._given_up = True
@@ -80,7 +85,8 @@ class Poll:
     def page(self) -> Page:
         """Return a page, empty when nothing settled in time; without a cursor, where to start from.
 
-        Raises `CannotResume` with a fresh cursor, and `DatabaseAway`.
+        Raises `CannotResume` with a fresh cursor, `DatabaseAway`, and `ForeignFolder` when the
+        permission goes meanwhile.
         """
         polled = self._around.tally.polled
         try:
@@ -129,17 +135,19 @@ class Poll:
             start.repeated_upto,
             self._request.rows,
         )
-        around.tailer.add_bell(self.watcher.user_id, self._bell)
+        around.tailer.add_bell(self.watcher.owner_id, self._bell)
         try:
             return self._take(follower, start)
         finally:
-            around.tailer.remove_bell(self.watcher.user_id, self._bell)
+            around.tailer.remove_bell(self.watcher.owner_id, self._bell)
 
     def _take(self, follower: Follower, start: Start) -> Page:
         clock, pace = self._around.clock, self._around.pace
         until = clock.monotonic() + self._request.wait_seconds
         while True:
             self._read(follower)
+            if self._revoked:
+                raise errors.ForeignFolder
             due_at = follower.due_at(pace.debounce, pace.debounce_max)
             now = clock.monotonic()
             if due_at is not None and due_at <= now:

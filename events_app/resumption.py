@@ -114,7 +114,7 @@ def _why_not(
         return "another history"
     past = journal.past_of_user(
         connection,
-        watcher.user_id,
+        watcher.owner_id,
         watcher.folder.fs,
         position,
         watcher.root,

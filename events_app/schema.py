@@ -1,4 +1,4 @@
-"""The four tables, as code sees them; migrations/ holds how a database gets them.
+"""The five tables, as code sees them; migrations/ holds how a database gets them.
 
 Names of tables and columns are public: apps and auditors write them into their own SQL.
 """
@@ -24,7 +24,7 @@ from events_app.columns import BigInt, ByteString, ByteText, UtcTime, VerbatimJs
 
 VERSION_TABLE = "file_event_schema_version"
 # The newest migration. Revisions are numbers of four digits, so that they compare as text.
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
 
@@ -102,6 +102,20 @@ state = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     CheckConstraint("id = 1", name="file_event_state_one_row"),
+    **INNODB,
+)
+
+grant = Table(
+    "file_event_grant",
+    metadata,
+    Column("share_id", ByteString(64), primary_key=True),
+    Column("user_id", ByteString(64), primary_key=True),
+    Column("owner_id", ByteString(64), nullable=False),
+    Column("fs", ByteString(32), nullable=False, server_default="my"),
+    Column("path", ByteText, nullable=False),
+    Column("is_folder", SmallInteger, nullable=False),
+    Column("expires_at", UtcTime),
+    CheckConstraint("is_folder IN (0, 1)", name="file_event_grant_is_folder"),
     **INNODB,
 )
 

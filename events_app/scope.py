@@ -23,17 +23,51 @@ class End(enum.Enum):
 
 
 class Watcher(NamedTuple):
-    """Who watches what. `root` is the watched folder with every folder above it."""
+    """Who watches what. `root` is the watched folder with every folder above it.
+
+    `share` is how the watcher names it where it is somebody else's. Until its grant was looked up
+    `folder` says the same, and nothing can be watched yet.
+    """
 
     user_id: str
     client_id: str | None
     folder: uri.Folder
     root: frozenset[str]
+    share: uri.Share | None = None
 
     @classmethod
-    def of(cls, user_id: str, client_id: str | None, folder: uri.Folder) -> Self:
+    def of(
+        cls,
+        user_id: str,
+        client_id: str | None,
+        folder: uri.Folder,
+        share: uri.Share | None = None,
+    ) -> Self:
         """Make the watcher of `folder`."""
-        return cls(user_id, client_id, folder, _root(folder.path))
+        return cls(user_id, client_id, folder, _root(folder.path), share)
+
+    @classmethod
+    def through(cls, user_id: str, client_id: str | None, share: uri.Share) -> Self:
+        """Make the watcher of a share whose grant was not looked up yet."""
+        named = uri.Folder(uri.SHARES, f"/{share.share_id}{share.path.removesuffix('/')}")
+        return cls.of(user_id, client_id, named, share)
+
+    @property
+    def is_resolved(self) -> bool:
+        """Tell whether it is known what is watched."""
+        return self.share is None or bool(self.folder.owner_id)
+
+    @property
+    def owner_id(self) -> str:
+        """Whose changes it is about."""
+        return self.folder.owner_id or self.user_id
+
+    @property
+    def named(self) -> uri.Folder:
+        """The watched folder as the watcher names it: a share by its id."""
+        if self.share is None:
+            return self.folder
+        return type(self).through(self.user_id, None, self.share).folder
 
 
 @lru_cache(maxsize=1024)

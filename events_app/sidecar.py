@@ -19,7 +19,9 @@ from events_app import (
     fitness,
     listener,
     poll,
+    revocation,
     settings,
+    sharing,
     subscriptions,
     upkeep,
 )
@@ -28,6 +30,7 @@ from events_app.clock import SystemClock
 from events_app.database import Database
 from events_app.delivery import Ledger
 from events_app.peers import Peer, Watch
+from events_app.scope import Watcher
 from events_app.settings import Settings
 from events_app.stream import Pace, Request, Stream, Surroundings
 from events_app.tailer import Tailer
@@ -36,6 +39,9 @@ from events_app.tally import Tally
 log = logging.getLogger(__name__)
 
 EXTENSION = "events"
+
+# A first frame leaves within a second, and is not put off for longer by a slow database.
+LOOK_SECONDS = 0.5
 
 
 class Sidecar:
@@ -75,6 +81,7 @@ class Sidecar:
         parts = [self.tailer.run, self.ledger.run, self._watch.run]
         self._greenlets = [gevent.spawn(part) for part in parts]
         self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings, self.tally))
+        self._greenlets.append(gevent.spawn(revocation.run, self.database, self.admission))
         if self.database.is_postgresql:
             url = self.settings.listen_url or self.settings.database_url
             self._greenlets.append(gevent.spawn(listener.run, url, self.tailer.bell.set))
@@ -112,6 +119,48 @@ class Sidecar:
     def _in_turn(self, work: Callable[[], None]) -> None:
         with self._turns:
             work()
+
+    def mounted(self, watcher: Watcher) -> Watcher:
+        """Return `watcher` with what its share stands for.
+
+        Raises `ForeignFolder` where that is not granted, and `DatabaseAway`.
+        """
+        if watcher.share is None:
+            return watcher
+        try:
+            with self._turns:
+                found = self.database.read(lambda db: sharing.resolve(db, watcher))
+        except SQLAlchemyError as error:
+            if failures.is_away(error):
+                raise errors.DatabaseAway from error
+            raise
+        if found is None:
+            raise errors.ForeignFolder
+        return found
+
+    def mounted_soon(self, watcher: Watcher) -> Watcher:
+        """Do the same for a stream, which is held rather than refused while the database is away.
+
+        It looks its share up again when it begins. Raises `ForeignFolder`.
+        """
+        if watcher.share is None:
+            return watcher
+        look = gevent.spawn(self._mounted_or_why_not, watcher)
+        try:
+            found = look.get(timeout=LOOK_SECONDS)
+        except gevent.Timeout:
+            return watcher
+        if isinstance(found, errors.ForeignFolder):
+            raise found
+        return watcher if isinstance(found, errors.DatabaseAway) else found
+
+    def _mounted_or_why_not(
+        self, watcher: Watcher
+    ) -> Watcher | errors.ForeignFolder | errors.DatabaseAway:
+        try:
+            return self.mounted(watcher)
+        except (errors.ForeignFolder, errors.DatabaseAway) as error:
+            return error
 
     def open_stream(self, request: Request, peer: Peer) -> Admitted:
         """Admit a stream, at once or when there is room, and return its frames.

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from gevent.event import Event
 
-from events_app import chronicle, ending, schema, sse, subscriptions
+from events_app import chronicle, ending, schema, sharing, sse, subscriptions
 from events_app.chronicle import Chronicle
 from events_app.clock import Clock
 from events_app.database import Database
@@ -124,6 +124,11 @@ class Stream:
         if self._ending.stop(self._now(), self._around.pace.drain, late=late):
             self._bell.set()
 
+    def revoke(self) -> None:
+        """End at once and tell nothing more: what permitted it is gone."""
+        self._ending.revoke(self._now())
+        self._bell.set()
+
     def peer_closed(self) -> None:
         """End at once: nobody listens."""
         self._closed = True
@@ -142,13 +147,12 @@ class Stream:
             return 0
         tailer, read = self._around.tailer, follower.read
         is_told = follower.safe == read
-        if is_told and tailer.is_silent_after(self.watcher.user_id, read.position):
+        if is_told and tailer.is_silent_after(self.watcher.owner_id, read.position):
             return 0
         return max(0, tailer.end.position - follower.safe.position)
 
     def frames(self) -> Generator[bytes]:
         """Yield the frames until the end; close the generator when the peer is gone."""
-        self._around.tailer.add_bell(self.watcher.user_id, self._bell)
         why = chronicle.DROPPED
         try:
             while not self._closed:
@@ -164,7 +168,8 @@ class Stream:
                 why = chronicle.CLIENT_LEFT
             self._chronicle.ends(why, self._now())
             self._closed = True
-            self._around.tailer.remove_bell(self.watcher.user_id, self._bell)
+            if self._follower is not None:
+                self._around.tailer.remove_bell(self.watcher.owner_id, self._bell)
             if self._delivery is not None:
                 self._around.ledger.close(self._delivery, self._safe().position)
 
@@ -221,6 +226,7 @@ class Stream:
             start, self._start = self._start, None
             self._epoch, self._repeated_upto = start.epoch, start.repeated_upto
             self._follower = self._follow_from(start)
+            self._around.tailer.add_bell(self.watcher.owner_id, self._bell)
             self._delivery = self._open_delivery(start)
             name, cursor = _first_frame(start), self._id_at(self._safe())
             del start
@@ -228,6 +234,8 @@ class Stream:
             yield from self._send(name, frame)
 
     def _connect(self) -> None:
+        if not self._mount():
+            return
         request, around = self._request, self._around
         self._start = start = subscriptions.connect(
             around.database, request.watcher, request.last_event_id, around.pace.limits
@@ -236,6 +244,17 @@ class Stream:
         # Not when the frame is sent: logging is deep, and would cost the waiting greenlet a page.
         self._chronicle.begins(_first_frame(start), start.reason or source, start.point.position)
         around.tally.forgot("room", **start.displaced._asdict())
+
+    def _mount(self) -> bool:
+        """Look up what a share stands for; what was granted when it was asked for may be gone."""
+        if self.watcher.share is None:
+            return True
+        found = self._around.database.read(lambda db: sharing.resolve(db, self.watcher))
+        if found is None:
+            self.revoke()
+            return False
+        self._request = self._request._replace(watcher=found)
+        return True
 
     def _follow_from(self, start: Start) -> Follower:
         around = self._around
@@ -322,6 +341,8 @@ class Stream:
         `point` is where its `id` stands. A part of a batch stands before the rows it tells of,
         which go up to `tells_upto`.
         """
+        if self._ending.is_revoked and name != sse.RECONNECT_REQUIRED:
+            return
         position = (point or self._safe()).position
         if self._delivery is not None:
             self._delivery.sending(position if tells_upto is None else tells_upto.position)
@@ -334,9 +355,10 @@ class Stream:
     def _last_frame(self) -> Iterator[bytes]:
         follower = self._follower
         cursor = self._id_at(self._safe())
-        if follower is not None and follower.end is not None:
+        is_over = follower is not None and follower.end is not None
+        if is_over or self._ending.is_revoked:
             # Without this a browser would replay into the same end for ever.
-            cursor = self._cursor(follower.safe).fresh().text()
+            cursor = self._cursor(self._safe()).fresh().text()
             if self._delivery is not None:
                 self._delivery.state = schema.FRESH
         yield from self._send(sse.RECONNECT_REQUIRED, sse.frame(sse.RECONNECT_REQUIRED, cursor))

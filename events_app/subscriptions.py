@@ -147,7 +147,7 @@ def _take(
     if generation > 1:
         connection.execute(update(subscription).where(_is(key)).values(standing))
         return
-    folder = {"fs": watcher.folder.fs, "path": watcher.folder.path}
+    folder = {"fs": watcher.named.fs, "path": watcher.named.path}
     values = {**key._asdict(), **folder, **standing, "created_at": utc_now()}
     connection.execute(insert(subscription).values(values))
 

@@ -1,8 +1,9 @@
 """Parse and clean the URI of a watched folder; say whether a path lies below it.
 
-``scheme://[user-id@]my[/path][?search]`` is RFC 3986 with three differences, all of them the
-protocol's: the path is percent-decoded first and cleaned afterwards, so ``%2F`` separates segments
-like ``/``; there is no fragment, so ``#`` is an ordinary character; there is no port.
+``scheme://[user-id@]my[/path][?search]``, or ``scheme://share-id[:password]@share[/path][?search]``
+for what somebody else shares, is RFC 3986 with three differences, all of them the protocol's: the
+path is percent-decoded first and cleaned afterwards, so ``%2F`` separates segments like ``/``;
+there is no fragment, so ``#`` is an ordinary character; there is no port.
 
 Rules: an absolute clean path is ``/`` or ``/a/b``: no ``//``, no ``.`` or ``..`` segment, no slash
 at the end. Every function but `parse` and `clean_path` expects clean paths. Paths compare
@@ -18,6 +19,7 @@ from urllib import parse as urllib_parse
 from events_app import errors
 
 FILE_SYSTEM = "my"
+SHARES = "share"
 
 # The journal's CHECK on paths: a folder that is longer can hold no change.
 MAX_PATH_BYTES = 4096
@@ -31,14 +33,26 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A watched folder: its file system and its clean absolute path."""
+    """A watched folder: its file system, its clean absolute path, whose it is.
+
+    `owner_id` is empty where it is the watcher's own.
+    """
 
     fs: str
     path: str
+    owner_id: str = ""
 
 
-def parse(text: str, *, scheme: str, user_id: str) -> Folder:
-    """Return the folder that `text` names for the user `user_id`.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A folder below a mounted share; `path` is clean and ``/`` is what is shared."""
+
+    share_id: str
+    path: str
+
+
+def parse(text: str, *, scheme: str, user_id: str) -> Folder | Share:
+    """Return the folder or share that `text` names for the user `user_id`.
 
     `scheme` is the configured scheme in lower case. Raises `errors.BadParameter` when the text is
     unusable and says why, else `errors.ForeignFolder` when it names another user's tree.
@@ -53,13 +67,20 @@ def parse(text: str, *, scheme: str, user_id: str) -> Folder:
     authority, slash, raw_path = rest.partition("?")[0].partition("/")
     # The last @ ends the user, so that an address as user id works with and without escapes.
     raw_user, at, host = authority.rpartition("@")
-    _check_host(host)
+    mount = _mount(host)
+    if mount == SHARES:
+        # Who may watch a share is said by its grants, and not by who knows its password.
+        raw_user = raw_user.partition(":")[0]
     user = _decode(raw_user) if at else user_id
     if not user:
-        raise _bad("the user before @ is empty")
+        raise _bad("the user or share before @ is empty")
     path = _decode(slash + raw_path)
     if len(path.encode()) > MAX_PATH_BYTES:
         raise _bad(f"the path is longer than {MAX_PATH_BYTES} bytes")
+    if mount == SHARES:
+        if not at:
+            raise _bad("no share stands before @")
+        return Share(user, clean_path(path))
     if user != user_id:
         raise errors.ForeignFolder
     return Folder(FILE_SYSTEM, clean_path(path))
@@ -106,13 +127,14 @@ def ancestors(path: str) -> tuple[str, ...]:
     return (*found, "/")
 
 
-def _check_host(host: str) -> None:
+def _mount(host: str) -> str:
     # Section 3.2.2: the host is case-insensitive. It stands for the file system here.
     name, colon, _port = host.partition(":")
-    if name.lower() != FILE_SYSTEM:
-        raise _bad(f"the only file system served is {FILE_SYSTEM}")
+    if name.lower() not in {FILE_SYSTEM, SHARES}:
+        raise _bad(f"the only file systems served are {FILE_SYSTEM} and {SHARES}")
     if colon:
         raise _bad("it has a port")
+    return name.lower()
 
 
 def _decode(text: str) -> str:

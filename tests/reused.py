@@ -42,7 +42,7 @@ def empty(at: str) -> None:
     """Remove every row and begin at position 0 again."""
     engine = sqlalchemy.create_engine(at, poolclass=sqlalchemy.NullPool)
     with engine.begin() as connection:
-        for table in (schema.outbox, schema.journal, schema.subscription):
+        for table in (schema.outbox, schema.journal, schema.subscription, schema.grant):
             connection.execute(delete(table))
         connection.execute(
             update(schema.state).values(last_position=0, floor_position=0, epoch=EPOCH)

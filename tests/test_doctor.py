@@ -197,6 +197,7 @@ def test_the_apps_role_is_not_enough(granted: Roles) -> None:
         ("UPDATE", "file_event_subscription"),
         ("DELETE", "file_event_subscription"),
         ("INSERT", "file_event_subscription"),
+        ("SELECT", "file_event_grant"),
     ],
 )
 def test_a_right_that_is_missing_is_named(granted: Roles, right: str, table: str) -> None:

@@ -25,6 +25,7 @@ RINGS = (
         "outbox",
         "journal",
         "expiry",
+        "sharing",
         "resumption",
         "subscriptions",
         "standings",
@@ -39,6 +40,7 @@ RINGS = (
         "poll",
         "admission",
         "upkeep",
+        "revocation",
     },
     {
         "sidecar",

@@ -63,6 +63,15 @@ STATE = {
     "epoch": (None, False),
     "updated_at": (None, False),
 }
+GRANT = {
+    "share_id": (64, False),
+    "user_id": (64, False),
+    "owner_id": (64, False),
+    "fs": (32, False),
+    "path": (None, False),
+    "is_folder": (None, False),
+    "expires_at": (None, True),
+}
 SUBSCRIPTION = {
     "user_id": (64, False),
     "client_id": (36, False),
@@ -322,6 +331,7 @@ def test_a_server_does_not_start_without_its_tables_and_says_what_to_run(
         ("file_event_journal", JOURNAL),
         ("file_event_state", STATE),
         ("file_event_subscription", SUBSCRIPTION),
+        ("file_event_grant", GRANT),
     ],
 )
 def test_the_columns_are_those_that_are_promised(
@@ -343,6 +353,7 @@ def test_the_keys_are_those_that_are_promised(app: Connection) -> None:
     look = inspect(app)
     keys = {table: look.get_pk_constraint(table)["constrained_columns"] for table in sorted(OURS)}
     assert keys == {
+        "file_event_grant": ["share_id", "user_id"],
         "file_event_journal": ["position"],
         "file_event_outbox": ["id"],
         "file_event_state": ["id"],

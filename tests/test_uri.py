@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events_app import errors, uri
-from events_app.uri import Folder
+from events_app.uri import Folder, Share
 
 patiently = hypothesis.settings(deadline=None)
 
@@ -18,6 +18,12 @@ CLEAN_PATHS = PATHS.map(uri.clean_path)
 
 
 def parse(text: str, user_id: str = "42") -> Folder:
+    found = uri.parse(text, scheme="cloudreve", user_id=user_id)
+    assert isinstance(found, Folder)
+    return found
+
+
+def parse_share(text: str, user_id: str = "42") -> Folder | Share:
     return uri.parse(text, scheme="cloudreve", user_id=user_id)
 
 
@@ -114,6 +120,41 @@ def test_another_users_folder_is_foreign() -> None:
     for text in ("cloudreve://43@my/docs", "cloudreve://42x@my", "cloudreve://42%20@my"):
         with pytest.raises(errors.ForeignFolder):
             parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("cloudreve://xY3@share", Share("xY3", "/")),
+        ("cloudreve://xY3@SHARE/", Share("xY3", "/")),
+        ("cloudreve://xY3@share/a/../b%20c/", Share("xY3", "/b c")),
+        ("cloudreve://xY3@share/../../a", Share("xY3", "/a")),
+        ("cloudreve://xY3:s3cret%40@share/a", Share("xY3", "/a")),
+        ("cloudreve://x%3AY@share", Share("x:Y", "/")),
+        ("cloudreve://42@share", Share("42", "/")),
+    ],
+)
+def test_a_share_is_named_by_its_id_and_not_by_its_password(text: str, share: Share) -> None:
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("cloudreve://share", "no share"),
+        ("cloudreve://share/a", "no share"),
+        ("cloudreve://@share", "empty"),
+        ("cloudreve://:secret@share", "empty"),
+        ("cloudreve://x@share:80", "port"),
+        ("cloudreve://x@share/%00", "NUL"),
+        ("cloudreve://%ff@share", "UTF-8"),
+    ],
+)
+def test_an_unusable_share_is_a_parameter_error_that_names_the_reason(
+    text: str, reason: str
+) -> None:
+    with pytest.raises(errors.BadParameter, match=reason):
+        parse_share(text)
 
 
 def test_what_is_wrong_with_the_uri_is_said_before_whose_it_is() -> None:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Connection, exc, select
+from sqlalchemy import Connection, exc, insert, select
 
 from events_app import outbox, poll, schema, scope, sse, subscriptions, tailer, uri
 from events_app.database import Database
@@ -83,6 +83,12 @@ class Worker:
         """Commit one change of user 42 (or `user_id`) and let the worker hear of it."""
         self.write(kind, path, to_path, **columns)
         self.turn()
+
+    def grant(self, share_id: str = "s1", **columns: Any) -> None:
+        """Let user 43 (or `user_id`) watch 42's /docs, or what the columns say."""
+        values = {"user_id": "43", "owner_id": "42", "path": "/docs", "is_folder": 1} | columns
+        query = insert(schema.grant).values(share_id=share_id, **values)
+        self.database.write(lambda db: db.execute(query))
 
     def write(self, kind: str, path: str, to_path: str | None = None, **columns: Any) -> None:
         """Commit one change; nobody moves it yet."""

@@ -3,6 +3,8 @@
 -- The app writes changes and can't read, alter or remove them. The id comes from an identity
 -- column, so no right on a sequence is needed.
 GRANT INSERT ON file_event_outbox TO files_app;
+-- It says who may watch whose folder. Not where a view over its own shares stands for this table.
+GRANT SELECT, INSERT, UPDATE, DELETE ON file_event_grant TO files_app;
 
 -- The sidecar moves rows out of the outbox into the journal, and prunes the journal.
 GRANT SELECT, DELETE ON file_event_outbox TO events_sidecar;
@@ -10,6 +12,7 @@ GRANT SELECT, INSERT, DELETE ON file_event_journal TO events_sidecar;
 -- UPDATE is also what locking the row asks for: SELECT ... FOR UPDATE.
 GRANT SELECT, UPDATE ON file_event_state TO events_sidecar;
 GRANT SELECT, INSERT, UPDATE, DELETE ON file_event_subscription TO events_sidecar;
+GRANT SELECT ON file_event_grant TO events_sidecar;
 -- It compares the schema with its own version at the start.
 GRANT SELECT ON file_event_schema_version TO events_sidecar;
 

@@ -15,3 +15,4 @@ GRANT CREATE, ALTER, DROP, INDEX, SELECT, INSERT, UPDATE
 GRANT CREATE, ALTER, DROP, INDEX ON files.file_event_outbox TO 'events_migration'@'%';
 GRANT CREATE, ALTER, DROP, INDEX ON files.file_event_journal TO 'events_migration'@'%';
 GRANT CREATE, ALTER, DROP, INDEX ON files.file_event_subscription TO 'events_migration'@'%';
+GRANT CREATE, ALTER, DROP, INDEX ON files.file_event_grant TO 'events_migration'@'%';

@@ -34,6 +34,7 @@ FORBIDDEN = {
         *(f"SELECT * FROM {table}" for table in OURS),  # noqa: S608 -- our own names
         *(f"DELETE FROM {table}" for table in OURS),  # noqa: S608 -- our own names
         *(f"DROP TABLE {table}" for table in OURS),
+        "DROP TABLE file_event_grant",
         "UPDATE file_event_outbox SET user_id = 'x'",
         f"{ROW} RETURNING id",
         "INSERT INTO file_event_journal SELECT * FROM file_event_journal",
@@ -49,6 +50,8 @@ FORBIDDEN = {
         "DELETE FROM file_event_state",
         "UPDATE file_event_schema_version SET version_num = 'x'",
         "DELETE FROM file_event_schema_version",
+        "INSERT INTO file_event_grant SELECT * FROM file_event_grant",
+        "DELETE FROM file_event_grant",
         *(f"DROP TABLE {table}" for table in OURS),
         "CREATE TABLE mine (id integer)",
     ),
@@ -72,8 +75,18 @@ def test_no_role_may_do_more_than_it_needs(granted: roles.Roles, role: str, stat
         assert any(word in str(refused.value.orig) for word in ("denied", "must be owner"))
 
 
+def test_the_app_may_grant_and_revoke(granted: roles.Roles) -> None:
+    with granted.engine("app").connect() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO file_event_grant (share_id, user_id, owner_id, path, is_folder)"
+            " VALUES ('s1', '43', '42', '/docs', 1)"
+        )
+        connection.exec_driver_sql("DELETE FROM file_event_grant WHERE share_id = 's1'")
+        connection.rollback()
+
+
 def test_the_app_may_insert_a_change(granted: roles.Roles) -> None:
-    """INSERT on the outbox is all it has of ours, and enough."""
+    """INSERT on the outbox is all it has of the tables that changes go through, and enough."""
     with granted.engine("app").connect() as connection:
         connection.exec_driver_sql(ROW)
         connection.rollback()
