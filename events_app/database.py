@@ -15,6 +15,7 @@ Rules
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +24,7 @@ from typing import Any, TypeVar, cast
 
 import sqlalchemy
 from gevent.threadpool import ThreadPool
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import Connection, Engine, event, exc, make_url
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ STREAMS_AT_ONCE = 12
 # Below MySQL's wait for an idle connection (set below), so that no dead connection is handed out.
 POOL_RECYCLE_SECONDS = 50
 MYSQL_WAIT_SECONDS = 60
+
+_FILE = "file"
 
 _LIMITS = {
     "postgresql": (
@@ -75,6 +78,7 @@ def create_engine(url: str, timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS) ->
     if family == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        _follow_file(engine, Path(str(parsed.database)))
     elif family in {"mysql", "mariadb"}:
         event.listen(engine, "connect", partial(_prepare_mysql, timeout_seconds=timeout_seconds))
         event.listen(engine, "reset", _wait_long)
@@ -126,6 +130,37 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None  # transactions begin and end where we say
     connection.text_factory = _decode_anything
     connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _follow_file(engine: Engine, file: Path) -> None:
+    """Let go of a connection once another file has its name: it would go on in the old one."""
+
+    def remember(connection: Any, record: Any) -> None:
+        del connection
+        record.info[_FILE] = _identity(file)
+
+    def refuse_replaced(connection: Any, record: Any, proxy: object) -> None:
+        del connection, proxy
+        present = _identity(file)
+        if present == record.info[_FILE]:
+            return
+        if present is None:
+            # To connect would make an empty file, into which somebody is about to copy another.
+            gone = sqlite3.OperationalError(f"{file} is gone")
+            raise exc.OperationalError("connect", None, gone)
+        raise exc.DisconnectionError(f"{file} was replaced")  # the pool connects again
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "checkout", refuse_replaced)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Tell one file from another of the same name; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _decode_anything(value: bytes) -> str:

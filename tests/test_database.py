@@ -21,7 +21,7 @@ from events_app import errors, failures, fitness, schema
 from events_app.database import Database
 from events_app.schema import state
 from tests import reused, rows
-from tests.databases import server_address
+from tests.databases import migrated, server_address
 
 SERVERS = pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=True)
 SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
@@ -143,6 +143,45 @@ def test_a_write_on_sqlite_takes_the_lock_at_its_beginning(database: Database, u
             rows.insert(other, "/a")
 
     database.write(work)
+
+
+def replace_file(url: str, other: str) -> None:
+    """Give the name of the file at `url` to the one at `other`, as after a restore."""
+    file, new = (Path(str(make_url(each).database)) for each in (url, other))
+    for name in (f"{file}-wal", f"{file}-shm"):
+        Path(name).unlink(missing_ok=True)
+    new.rename(file)
+
+
+def test_a_sqlite_file_that_was_replaced_is_opened_at_once(sqlite_url: str, tmp_path: Path) -> None:
+    """The old one lives on without a name, and the app writes into the new one."""
+    database = Database(sqlite_url)
+    database.write(lambda db: rows.insert(db, "/old"))
+    with migrated("sqlite", tmp_path) as other:
+        rows.commit(other, "/new 1", "/new 2")
+        replace_file(sqlite_url, other)
+    assert database.read(rows.waiting) == 2
+    database.write(lambda db: rows.insert(db, "/new 3"))
+    database.close()
+    with rows.app(sqlite_url).connect() as connection:
+        assert rows.waiting(connection) == 3
+
+
+def test_a_sqlite_file_that_is_gone_is_waited_for_and_not_made_anew(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """An empty file would be in the way of the one that is to come."""
+    database = Database(sqlite_url)
+    database.write(lambda db: rows.insert(db, "/a"))
+    file = Path(str(make_url(sqlite_url).database))
+    file.rename(tmp_path / "away")
+    with pytest.raises(exc.OperationalError, match="is gone") as raised:
+        database.read(rows.waiting)
+    assert failures.is_away(raised.value)
+    assert not file.exists()
+    (tmp_path / "away").rename(file)
+    assert database.read(rows.waiting) == 1
+    database.close()
 
 
 def test_the_folder_of_a_sqlite_file_is_made(tmp_path: Path) -> None:
