@@ -121,6 +121,7 @@ class Ledger:
         self._waiting: dict[tuple[Key, int, int], Mark] = {}
         self._bell = Event()
         self._failing = False
+        self._stops = False
 
     def open(self, delivery: Delivery) -> None:
         """Look after `delivery` from now on."""
@@ -154,9 +155,14 @@ class Ledger:
         )
         return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest)
 
+    def stop(self) -> None:
+        """Let `run` end behind the tick that it is at."""
+        self._stops = True
+        self._bell.set()
+
     def run(self) -> None:
-        """Confirm and store for ever; ends when the greenlet is killed."""
-        while True:
+        """Confirm and store until `stop`."""
+        while not self._stops:
             pause = self.tick()
             self._clock.wait(self._bell, pause)
             self._bell.clear()

@@ -81,19 +81,28 @@ _GONE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
 class Calm(logging.Filter):
-    """Says in one line that a client was dropped, where gunicorn prints a traceback as an error.
+    """Says in one line what others print a traceback for, though nothing is wrong with us.
 
-    A network that fails takes thousands of clients with it, and the log must still be readable.
+    A network that fails takes thousands of clients with it, a database that fails every connection
+    of the pool, and the log must still be readable.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record; never drop it."""
         error = record.exc_info[1] if record.exc_info else None
         if record.name == "gunicorn.error" and _is_gone(error):
-            record.levelno, record.levelname = logging.INFO, "INFO"
-            record.msg, record.args = f"a client that took nothing is dropped: {error}", ()
-            record.exc_info = record.exc_text = None
+            _say_in_one_line(record, f"a client that took nothing is dropped: {error}")
+        elif record.name.startswith("sqlalchemy.pool") and error is not None:
+            # That the database is away is said by those who ask it.
+            words = " ".join(str(error).split()) or type(error).__name__
+            _say_in_one_line(record, f"a broken connection is let go: {words}")
         return True
+
+
+def _say_in_one_line(record: logging.LogRecord, words: str) -> None:
+    record.levelno, record.levelname = logging.INFO, "INFO"
+    record.msg, record.args = words, ()
+    record.exc_info = record.exc_text = None
 
 
 def _is_gone(error: BaseException | None) -> bool:

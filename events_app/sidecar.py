@@ -39,6 +39,9 @@ from events_app.tally import Tally
 log = logging.getLogger(__name__)
 
 EXTENSION = "events"
+# A mover that is killed between two statements leaves a broken transaction to the pool, which says
+# so with a traceback. A database that is away takes longer, and is not waited for.
+LAST_TRANSACTION_SECONDS = 2.0
 
 # A first frame leaves within a second, and is not put off for longer by a slow database.
 LOOK_SECONDS = 0.5
@@ -58,6 +61,7 @@ class Sidecar:
         self.admission = Admission(_caps(configured), self.clock, self.tally)
         self._watch = Watch()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._transacting: list[gevent.Greenlet[..., Any]] = []
         self._around = Surroundings(
             self.database,
             self.tailer,
@@ -78,8 +82,8 @@ class Sidecar:
         settings.require_keys(self.settings)
         self.refuse_blocking_driver()
         self._refuse_unusable_database()
-        parts = [self.tailer.run, self.ledger.run, self._watch.run]
-        self._greenlets = [gevent.spawn(part) for part in parts]
+        self._transacting = [gevent.spawn(self.tailer.run), gevent.spawn(self.ledger.run)]
+        self._greenlets = [*self._transacting, gevent.spawn(self._watch.run)]
         self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings, self.tally))
         self._greenlets.append(gevent.spawn(revocation.run, self.database, self.admission))
         if self.database.is_postgresql:
@@ -109,6 +113,9 @@ class Sidecar:
 
     def close(self) -> None:
         """Store what is still to be stored, and let go of the database."""
+        self.tailer.stop()
+        self.ledger.stop()
+        gevent.joinall(self._transacting, timeout=LAST_TRANSACTION_SECONDS)
         gevent.killall(self._greenlets)
         self.ledger.flush()
         self.database.close()

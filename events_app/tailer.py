@@ -64,6 +64,7 @@ class Tailer:
         self.rejected_rows = 0
         self.alarms: Counter[str] = Counter()
         self._must_look = True
+        self._stops = False
         self._database = db
         self._clock = clock
         self._poll_seconds = poll_seconds
@@ -118,10 +119,15 @@ class Tailer:
         """How long ago the outbox was last seen empty, or a row was last seen to be moved."""
         return self._clock.monotonic() - self._moved_at
 
+    def stop(self) -> None:
+        """Let `run` end behind the turn that it is at."""
+        self._stops = True
+        self.bell.set()
+
     def run(self) -> None:
-        """Follow for ever; ends when the greenlet is killed."""
+        """Follow until `stop`."""
         pause = BUSY_PAUSE_SECONDS
-        while True:
+        while not self._stops:
             pause = self._next_pause(pause)
             self._clock.wait(self.bell, pause)
             self.bell.clear()

@@ -213,3 +213,51 @@ def test_a_dropped_client_is_one_line_and_no_error(error: Exception, level: int)
     assert record.levelno == level
     assert (record.exc_info is None) == (level == logging.INFO)
     assert ("dropped" in record.getMessage()) == (level == logging.INFO)
+
+
+# -- the database goes away, or the worker does -------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ConnectionError("lost\nit"), gevent.GreenletExit()])
+def test_a_connection_that_the_pool_cannot_reset_is_one_line_and_no_error(
+    error: BaseException,
+) -> None:
+    """There is one of them for each connection that the pool holds."""
+    why = (type(error), error, None)
+    name = "sqlalchemy.pool.impl.QueuePool"
+    record = logging.LogRecord(name, logging.ERROR, "", 0, "Exception during reset", (), why)
+    assert logs.Calm().filter(record)
+    assert (record.levelno, record.exc_info) == (logging.INFO, None)
+    assert record.getMessage().startswith("a broken connection is let go: ")
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize("part", ["tailer", "ledger"])
+def test_a_worker_that_leaves_ends_the_transaction_that_it_is_at(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """Killed between two statements it would leave a broken connection, and a false alarm."""
+    environment = {"EVENTS_DATABASE_URL": sqlite_url, "EVENTS_JWT_SECRET": SECRET}
+    parts = sidecar.Sidecar(settings.load(environment))
+    begun, may_end = Event(), Event()
+    ended: list[float] = []
+
+    def work() -> float:
+        begun.set()
+        may_end.wait()
+        ended.append(1.0)
+        return 1.0
+
+    if part == "tailer":
+        monkeypatch.setattr(parts.tailer, "turn", work)
+    else:
+        monkeypatch.setattr(parts.ledger, "tick", work)
+    parts.start()
+    assert begun.wait(10)
+    leaving = gevent.spawn(parts.close)
+    gevent.idle()
+    assert not leaving.ready()
+    may_end.set()
+    leaving.join(timeout=10)
+    assert leaving.successful()
+    assert ended == [1.0]
