@@ -92,7 +92,7 @@ class Course:
     afresh: int = 0
     connections: int = 0
     faults: Counter[str] = dataclasses.field(default_factory=Counter)
-    slowest_seconds: float = 0.0
+    slowest_return: tuple[float, str] = (0.0, "nothing")
     more_descriptors: int = 0
     more_megabytes: float = 0.0
     wrong: list[str] = dataclasses.field(default_factory=list)
@@ -131,7 +131,7 @@ def _row(course: Course) -> list[str]:
     return [
         places.TITLES[course.engine],
         *(f"{count:,}" for count in (*counts, course.due, course.told, course.afresh)),
-        f"{course.slowest_seconds:.1f} s",
+        "{:.1f} s, {}".format(*course.slowest_return),
         f"{course.more_descriptors:+d}",
         f"{course.more_megabytes:+.1f} MB",
         str(len(course.wrong)),
@@ -262,7 +262,7 @@ def _suffer(course: Course, scene: Scene, seconds: float, seed: int) -> None:
         course.more_megabytes = max(course.more_megabytes, megabytes)
     course.hold("descriptors leak", that=course.more_descriptors <= MORE_DESCRIPTORS)
     course.hold("memory leaks", that=course.more_megabytes <= MORE_MEGABYTES)
-    course.faults, course.slowest_seconds = faults.counts, faults.slowest_seconds
+    course.faults, course.slowest_return = faults.counts, faults.slowest_return
     course.connections += faults.storm_connects
     kinds = ", ".join(f"{name} {count}" for name, count in sorted(faults.counts.items()))
     print(f"{places.TITLES[course.engine]}: {kinds}", file=sys.stderr, flush=True)

@@ -38,7 +38,7 @@ class Faults:
     def __init__(self, scene: Scene, seed: str) -> None:
         """Choose by `seed` what happens in `scene`."""
         self.counts: Counter[str] = Counter()
-        self.slowest_seconds = 0.0
+        self.slowest_return = (0.0, "nothing")
         self.storm_connects = 0
         self._scene = scene
         self._random = random.Random(seed)
@@ -64,11 +64,12 @@ class Faults:
     def happen(self, *, calm: bool) -> None:
         """Let one happen, and wait until the server is ready again."""
         fault = self._random.choice(self._calm if calm else self._calm + self._rough)
-        self.counts[fault.__name__.strip("_").replace("_", " ")] += 1
+        name = fault.__name__.strip("_").replace("_", " ")
+        self.counts[name] += 1
         fault()
         over_at = time.monotonic()
-        eventually(self._scene.server.is_ready, RECOVERY_SECONDS, f"ready after {fault.__name__}")
-        self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - over_at)
+        eventually(self._scene.server.is_ready, RECOVERY_SECONDS, f"ready after {name}")
+        self.slowest_return = max(self.slowest_return, (time.monotonic() - over_at, name))
 
     def rest(self) -> None:
         """Wait a moment before the next one."""

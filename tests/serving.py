@@ -99,8 +99,8 @@ class Server:
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
         """Run it, and end it however the test ends."""
-        self.start()
         try:
+            self.start()
             yield self
         finally:
             self.stop()

@@ -12,6 +12,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +32,7 @@ from events_app.event import Cursor, Point
 from events_app.uri import Folder
 from tests import conftest, databases, kept, rows
 from tests.databases import ROOT
-from tests.frames import Reader
+from tests.frames import Frame, Reader
 from tests.server import harness
 from tests.server.harness_client import JournalRow
 from tests.server.harness_history import (
@@ -208,8 +209,10 @@ class Place:
 
     def _finish_slow(self, slow: Reader) -> None:
         """Let it read on: what it was on, an end, and a new beginning."""
-        frames = []
-        while (frame := slow.frame(END_SECONDS)) is not None:
+        frames: list[Frame] = []
+        deadline = time.monotonic() + END_SECONDS
+        while (frame := slow.frame()) is not None:
+            assert time.monotonic() < deadline, "the replay never ends"
             frames.append(frame)
             if frame.name == "event":
                 self.story.told["slow"] += [each["file_id"] for each in frame.changes]
