@@ -18,7 +18,8 @@ from bench.soak_clients import Nomad, Storm, Walker
 from tests.server.harness_proxy import Proxy
 from tests.serving import Server, eventually
 
-RECOVERY_SECONDS = 60.0
+# Generous: what is slow on a busy machine is told in the table, and only what hangs is a fault.
+RECOVERY_SECONDS = 120.0
 
 
 class Scene(NamedTuple):
