@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import threading
@@ -150,6 +151,8 @@ def run(engine: str, seconds: float, seed: int) -> Course:
         course.wrong.append(f"broke off: {type(error).__name__}: {error}")
     if course.wrong:
         course.wrong.append(f"the log is {folder / 'gunicorn.log'}")
+    else:
+        shutil.rmtree(folder)
     return course
 
 
