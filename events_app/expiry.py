@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, func, not_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, tuple_
 
 from events_app.columns import utc_now
 from events_app.schema import LIVE, subscription
@@ -14,6 +14,11 @@ from events_app.schema import LIVE, subscription
 EXPIRE_ROWS = 500
 
 _KEY = tuple(subscription.primary_key.columns)
+_COUNT = (
+    select(func.count())
+    .select_from(subscription)
+    .where(subscription.c.user_id == bindparam("of_user"))
+)
 
 
 class Forgotten(NamedTuple):
@@ -23,22 +28,20 @@ class Forgotten(NamedTuple):
     resumed: int
 
 
-def make_room(
-    connection: Connection, user_id: str, newest: ColumnElement[bool], most: int
-) -> Forgotten:
-    """Forget the user's surplus subscriptions; the row where `newest` holds stays.
+def make_room(connection: Connection, newest: tuple[str, str, str], most: int) -> Forgotten:
+    """Forget surplus subscriptions of the user of `newest`, the key of the row that stays.
 
     Never resumed ones go first, of these the ones whose first frame is not known to have arrived,
     then the longest unseen: a client that brings a new id with every connection must push neither
     sleeping laptops out nor those that are in their first connection. Its ids push each other.
     """
-    mine = subscription.c.user_id == user_id
-    count = connection.scalar(select(func.count()).select_from(subscription).where(mine)) or 0
+    user_id, *_ = newest
+    count = connection.scalar(_COUNT, {"of_user": user_id}) or 0
     if count <= most:
         return Forgotten(0, 0)
     surplus = (
         select(*_KEY, subscription.c.generation)
-        .where(mine, not_(newest))
+        .where(subscription.c.user_id == user_id, tuple_(*_KEY) != newest)
         .order_by(
             subscription.c.generation > 1, subscription.c.state == LIVE, subscription.c.seen_at
         )

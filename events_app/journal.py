@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BindParameter,
     Connection,
+    Select,
     and_,
     bindparam,
     case,
@@ -43,6 +45,11 @@ _HEAD = select(
     .where(journal.c.position == bindparam("seen"))
     .scalar_subquery()
     .label("seen_tag"),
+    select(journal.c.tag)
+    .where(journal.c.position == state.c.last_position)
+    .correlate(state)
+    .scalar_subquery()
+    .label("last_tag"),
 ).where(state.c.id == 1)
 
 _AFTER = (
@@ -56,11 +63,45 @@ _TAG = select(journal.c.tag).where(journal.c.position == bindparam("position"))
 _OUTBOX_HOLDS = select(outbox.c.id).order_by(outbox.c.id).offset(bindparam("rows")).limit(1)
 
 
+def _past() -> Select[Any]:
+    """Make the statement of `past_of_user`: once, for it takes as long as running it."""
+    folders: BindParameter[Any] = bindparam("folders", expanding=True)
+    ended = and_(
+        journal.c.fs == bindparam("fs"),
+        or_(journal.c.to_path.is_(None), journal.c.to_path != journal.c.from_path),
+        or_(
+            and_(journal.c.type != "modify", journal.c.from_path.in_(folders)),
+            journal.c.to_path.in_(folders),
+        ),
+    )
+    rejected = and_(journal.c.rejected.is_not(None), journal.c.rejected != event.DUPLICATE)
+    told = journal.c.rejected.is_(None)
+    rows = (
+        select(
+            case((rejected, 1), else_=0).label("rejected"),
+            case((and_(told, ended), 1), else_=0).label("root_ended"),
+        )
+        .where(journal.c.user_id == bindparam("user_id"), journal.c.position > bindparam("after"))
+        .order_by(journal.c.position)
+        .limit(bindparam("rows"))
+        .subquery()
+    )
+    return select(
+        func.count(),
+        func.coalesce(func.sum(rows.c.rejected), 0),
+        func.coalesce(func.sum(rows.c.root_ended), 0),
+    ).select_from(rows)
+
+
+_PAST = _past()
+
+
 class Head(NamedTuple):
     """The state of the journal at one moment of the database's clock.
 
     `waiting_since` is when the oldest outbox row was created, by the app's clock; None: empty.
-    `seen_tag` is the tag of the row at the position that was asked for; None: no such row.
+    `seen_tag` is the tag of the row at the position that was asked for, `last_tag` of that at
+    `last_position`; None: no such row.
     """
 
     last_position: int
@@ -69,6 +110,12 @@ class Head(NamedTuple):
     now: datetime
     waiting_since: datetime | None
     seen_tag: int | None
+    last_tag: int | None
+
+    @property
+    def end(self) -> event.Point:
+        """The last row."""
+        return event.Point(self.last_position, self.last_tag or 0)
 
 
 def head(connection: Connection, seen: int = 0) -> Head:
@@ -76,9 +123,9 @@ def head(connection: Connection, seen: int = 0) -> Head:
     found = connection.execute(_HEAD, {"seen": seen}).one_or_none()
     if found is None:
         raise errors.SchemaError("file_event_state has lost its row; restore it from a backup")
-    last, floor, epoch, now, oldest, first_id, seen_tag = found
+    last, floor, epoch, now, oldest, first_id, seen_tag, last_tag = found
     waiting_since = None if first_id is None else (oldest or now)
-    return Head(last, floor, epoch, now, waiting_since, seen_tag)
+    return Head(last, floor, epoch, now, waiting_since, seen_tag, last_tag)
 
 
 def outbox_holds(connection: Connection, rows: int) -> bool:
@@ -138,33 +185,14 @@ def past_of_user(
 
     `root` is the watched folder with every folder above it.
     """
-    folders = sorted(root)
-    ended = and_(
-        journal.c.fs == fs,
-        or_(journal.c.to_path.is_(None), journal.c.to_path != journal.c.from_path),
-        or_(
-            and_(journal.c.type != "modify", journal.c.from_path.in_(folders)),
-            journal.c.to_path.in_(folders),
-        ),
-    )
-    rejected = and_(journal.c.rejected.is_not(None), journal.c.rejected != event.DUPLICATE)
-    told = journal.c.rejected.is_(None)
-    rows = (
-        select(
-            case((rejected, 1), else_=0).label("rejected"),
-            case((and_(told, ended), 1), else_=0).label("root_ended"),
-        )
-        .where(journal.c.user_id == user_id, journal.c.position > position)
-        .order_by(journal.c.position)
-        .limit(most + 1)
-        .subquery()
-    )
-    totals = select(
-        func.count(),
-        func.coalesce(func.sum(rows.c.rejected), 0),
-        func.coalesce(func.sum(rows.c.root_ended), 0),
-    ).select_from(rows)
-    return Past(*map(int, connection.execute(totals).one()))
+    values = {
+        "user_id": user_id,
+        "fs": fs,
+        "after": position,
+        "folders": sorted(root),
+        "rows": most + 1,
+    }
+    return Past(*map(int, connection.execute(_PAST, values).one()))
 
 
 def raise_epoch(connection: Connection, seen_epoch: int, above: int = 0) -> bool:

@@ -57,9 +57,7 @@ def decide(
     else:
         reason = _why_not(connection, watcher, cursor, head, replay_rows)
     if cursor is None or reason:
-        tag = journal.tag_at(connection, head.last_position) or 0
-        end = event.Point(head.last_position, tag)
-        return Start(resumed=False, reason=reason, epoch=head.epoch, point=end)
+        return Start(resumed=False, reason=reason, epoch=head.epoch, point=head.end)
     return Start(
         resumed=True,
         epoch=head.epoch,

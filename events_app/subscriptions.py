@@ -17,17 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    and_,
-    bindparam,
-    exc,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Row, bindparam, exc, insert, select, update
 
 from events_app import event, expiry, resumption
 from events_app.columns import utc_now
@@ -36,12 +26,31 @@ from events_app.resumption import Start
 from events_app.schema import LIVE, NEW, subscription
 from events_app.scope import Watcher
 
+# Statements are made once: making one takes as long as running it.
+_KEYED = (
+    subscription.c.user_id == bindparam("of_user"),
+    subscription.c.client_id == bindparam("of_client"),
+    subscription.c.folder_hash == bindparam("of_folder"),
+)
+_STANDING = ("epoch", "position", "sent_position", "generation", "state")
+_LOCK = select(*(subscription.c[name] for name in _STANDING)).where(*_KEYED).with_for_update()
+_INSERT = insert(subscription).values(created_at=utc_now(), seen_at=utc_now())
+_RETAKE = (
+    update(subscription)
+    .where(*_KEYED)
+    .values(
+        epoch=bindparam("to_epoch"),
+        position=bindparam("to_position"),
+        sent_position=None,
+        generation=bindparam("to_generation"),
+        state=bindparam("to_state"),
+        seen_at=utc_now(),
+    )
+)
 _MOVE = (
     update(subscription)
     .where(
-        subscription.c.user_id == bindparam("of_user"),
-        subscription.c.client_id == bindparam("of_client"),
-        subscription.c.folder_hash == bindparam("of_folder"),
+        *_KEYED,
         subscription.c.epoch == bindparam("of_epoch"),
         subscription.c.generation == bindparam("of_generation"),
         subscription.c.position <= bindparam("to_position"),
@@ -118,19 +127,17 @@ def _connect(
     if stored is not None:
         return start
     most = limits.subscriptions_per_user
-    return start._replace(displaced=expiry.make_room(connection, key.user_id, _is(key), most))
+    return start._replace(displaced=expiry.make_room(connection, key, most))
 
 
 def _lock(connection: Connection, key: Key | None) -> Row[Any] | None:
     if key is None:
         return None
-    query = select(subscription).where(_is(key)).with_for_update()
-    return connection.execute(query).one_or_none()
+    return connection.execute(_LOCK, _keyed(key)).one_or_none()
 
 
-def _is(key: Key) -> ColumnElement[bool]:
-    columns = subscription.primary_key.columns
-    return and_(*(column == value for column, value in zip(columns, key, strict=True)))
+def _keyed(key: Key) -> dict[str, Any]:
+    return {"of_user": key.user_id, "of_client": key.client_id, "of_folder": key.folder_hash}
 
 
 def _take(
@@ -139,17 +146,15 @@ def _take(
     standing = {
         "epoch": start.epoch,
         "position": start.point.position,
-        "sent_position": None,
         "generation": generation,
         "state": LIVE if start.resumed else NEW,
-        "seen_at": utc_now(),
     }
     if generation > 1:
-        connection.execute(update(subscription).where(_is(key)).values(standing))
+        to = {f"to_{name}": value for name, value in standing.items()}
+        connection.execute(_RETAKE, _keyed(key) | to)
         return
-    folder = {"fs": watcher.named.fs, "path": watcher.named.path}
-    values = {**key._asdict(), **folder, **standing, "created_at": utc_now()}
-    connection.execute(insert(subscription).values(values))
+    folder = {"fs": watcher.named.fs, "path": watcher.named.path, "sent_position": None}
+    connection.execute(_INSERT, key._asdict() | folder | standing)
 
 
 def move(connection: Connection, marks: Iterable[Mark]) -> None:
@@ -159,10 +164,8 @@ def move(connection: Connection, marks: Iterable[Mark]) -> None:
     that flush at once never wait for each other crosswise.
     """
     values = [
-        {
-            "of_user": mark.key.user_id,
-            "of_client": mark.key.client_id,
-            "of_folder": mark.key.folder_hash,
+        _keyed(mark.key)
+        | {
             "of_epoch": mark.epoch,
             "of_generation": mark.generation,
             "to_position": mark.position,

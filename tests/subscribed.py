@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_, update
 
 from events_app import event, journal, schema, scope, subscriptions, uri
 from events_app.database import Database
@@ -27,6 +27,11 @@ def key(who: scope.Watcher) -> subscriptions.Key:
     found = subscriptions.key_of(who)
     assert found is not None
     return found
+
+
+def is_of(who: scope.Watcher) -> ColumnElement[bool]:
+    """Make the condition that holds for the watcher's subscription."""
+    return tuple_(*subscription.primary_key.columns) == key(who)
 
 
 def connect(
@@ -55,7 +60,7 @@ def move(database: Database, *marks: Mark) -> None:
 
 
 def stored(database: Database, who: scope.Watcher | None = None) -> Row[Any]:
-    query = select(subscription).where(subscriptions._is(key(who or watcher())))
+    query = select(subscription).where(is_of(who or watcher()))
     return database.read(lambda db: db.execute(query).one())
 
 
@@ -80,7 +85,7 @@ def cursor(database: Database, position: int, who: scope.Watcher | None = None) 
 
 def seen(database: Database, ago_seconds: float, who: scope.Watcher) -> None:
     now = database.read(journal.head).now
-    change = update(subscription).where(subscriptions._is(key(who)))
+    change = update(subscription).where(is_of(who))
     past = now - timedelta(seconds=ago_seconds)
     database.write(lambda db: db.execute(change.values(seen_at=past)))
 

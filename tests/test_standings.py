@@ -7,14 +7,14 @@ from datetime import datetime
 import pytest
 from sqlalchemy import update
 
-from events_app import journal, scope, standings, subscriptions
+from events_app import journal, scope, standings
 from events_app.database import Database
 from events_app.schema import FRESH, LIVE, NEW, subscription
 from tests import kept, reused
 from tests.subscribed import (
     CLIENT,
     connect,
-    key,
+    is_of,
     live_at,
     prune_upto_6,
     raise_epoch,
@@ -37,7 +37,7 @@ def standing(database: Database, path: str = "/") -> standings.Standing:
 def standing_at(database: Database, position: int, who: scope.Watcher) -> None:
     """Have the client's stored cursor at `position`, wherever that is."""
     live_at(database, database.read(journal.head).last_position, who)
-    change = update(subscription).where(subscriptions._is(key(who)))
+    change = update(subscription).where(is_of(who))
     database.write(lambda db: db.execute(change.values(position=position)))
 
 
