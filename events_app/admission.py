@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, Protocol
 
-import gevent
 from gevent.event import Event
 
-from events_app import errors
+from events_app import errors, passes
 from events_app.clock import Clock
 from events_app.scope import Watcher
 from events_app.tally import Tally
@@ -26,7 +25,7 @@ WAIT_SECONDS = 10.0
 # 28 KB each, and with the streams below gunicorn's own limit, at which nothing is answered.
 MOST_WAITING = 2_000
 # A look at each takes two microseconds or so.
-STREAMS_PER_PASS = 500
+STREAMS_IN_PASS = 500
 
 REFUSALS = {
     "user": "Too many streams are open for this user.",
@@ -82,10 +81,8 @@ class Admission:
     def furthest_behind(self) -> int:
         """Return the lag of the stream that lags most, in positions; lets others run meanwhile."""
         furthest = 0
-        for number, stream in enumerate(list(self._streams), start=1):
+        for stream in passes.over(self._streams, STREAMS_IN_PASS):
             furthest = max(furthest, stream.lag_positions)
-            if number % STREAMS_PER_PASS == 0:
-                gevent.sleep(0)
         return furthest
 
     def through_shares(self) -> list[Guest]:

@@ -18,10 +18,11 @@ import logging
 import random
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 from gevent.event import Event
 
-from events_app import schema, subscriptions
+from events_app import passes, schema, subscriptions
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.peers import Peer
@@ -34,7 +35,12 @@ TICK_SECONDS = 1.0
 NEW_TICK_SECONDS = 0.05
 # A position that only follows the journal is stored this often; it also keeps the client known.
 IDLE_STORE_SECONDS = 300.0
-FLUSH_MARKS = 500
+# Most streams are idle, and when exactly they are stored does not matter: a look at all is rare.
+IDLE_LOOK_SECONDS = 10.0
+# A look at each takes up to five microseconds, for the kernel is asked.
+DELIVERIES_IN_PASS = 200
+# To write five hundred at once would keep the loop for eight milliseconds.
+FLUSH_MARKS = 200
 RETRY_SECONDS = 2.0
 
 
@@ -79,9 +85,15 @@ class Delivery:
             change = self.written.pop()[2] or change
         self.written.append((second, position, change))
 
+    @property
+    def awaits_proof(self) -> bool:
+        """Whether anything is still to be shown to have arrived."""
+        return bool(self.written) or self.state == schema.NEW
+
     def confirm(self, now: float, seconds: float) -> None:
         """Take what was written `seconds` ago as delivered, if the peer has taken everything."""
-        if not self.written and self.state != schema.NEW:
+        is_due = bool(self.written) and self.written[0][0] <= now - seconds
+        if not is_due and self.state != schema.NEW:
             return
         if not self.peer.has_taken_all():
             return
@@ -118,6 +130,8 @@ class Ledger:
         self._clock = clock
         self._confirm_seconds = confirm_seconds
         self._deliveries: dict[int, Delivery] = {}
+        self._unproven: dict[int, Delivery] = {}
+        self._looks_at_idle_at = clock.monotonic()
         self._waiting: dict[tuple[Key, int, int], Mark] = {}
         self._bell = Event()
         self._failing = False
@@ -127,11 +141,14 @@ class Ledger:
         """Look after `delivery` from now on."""
         self._deliveries[id(delivery)] = delivery
         delivery.store_at = self._next_idle_store()
+        if delivery.awaits_proof:
+            self._unproven[id(delivery)] = delivery
 
     def close(self, delivery: Delivery, handled: int) -> None:
         """Store the last standing of `delivery`, at once."""
         if self._deliveries.pop(id(delivery), None) is None:
             return
+        self._unproven.pop(id(delivery), None)
         delivery.close(handled)
         self._put(delivery.mark(ended=True))
         self._bell.set()
@@ -139,6 +156,8 @@ class Ledger:
     def wrote(self, delivery: Delivery, position: int, *, change: bool) -> None:
         """Note a written frame; the first one makes the ledger look sooner."""
         delivery.wrote(self._clock.monotonic(), position, change=change)
+        if delivery.awaits_proof:
+            self._unproven[id(delivery)] = delivery
         if delivery.state == schema.NEW:
             self._bell.set()
 
@@ -149,11 +168,10 @@ class Ledger:
 
     def oldest_unconfirmed_seconds(self) -> float:
         """Tell how long ago the oldest change was written that is not known to have arrived."""
-        oldest = min(
-            (at for each in self._deliveries.values() for at, _, change in each.written if change),
-            default=None,
-        )
-        return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest)
+        oldest = now = self._clock.monotonic()
+        for each in passes.over(self._unproven.values(), DELIVERIES_IN_PASS):
+            oldest = min([oldest, *(at for at, _, change in each.written if change)])
+        return now - oldest
 
     def stop(self) -> None:
         """Let `run` end behind the tick that it is at."""
@@ -170,22 +188,42 @@ class Ledger:
     def tick(self) -> float:
         """Confirm what can be, store what has moved; return the seconds until the next tick."""
         now = self._clock.monotonic()
-        unproven = False
-        for delivery in list(self._deliveries.values()):
-            delivery.confirm(now, self._confirm_seconds)
-            unproven = unproven or delivery.state == schema.NEW
-            if delivery.dirty or now >= delivery.store_at:
-                delivery.dirty = False
-                delivery.store_at = self._next_idle_store()
-                self._put(delivery.mark(ended=False))
+        has_new = self._confirm(now)
+        if now >= self._looks_at_idle_at:
+            self._looks_at_idle_at = now + IDLE_LOOK_SECONDS
+            self._store_idle(now)
         if not self.flush():
             return RETRY_SECONDS
-        return NEW_TICK_SECONDS if unproven else TICK_SECONDS
+        return NEW_TICK_SECONDS if has_new else TICK_SECONDS
+
+    def _confirm(self, now: float) -> bool:
+        """Confirm what can be; tell whether a `subscribed` is still on its way."""
+        has_new = False
+        for delivery in passes.over(self._unproven.values(), DELIVERIES_IN_PASS):
+            if id(delivery) not in self._unproven:
+                continue  # it was closed during another pass, and its last standing waits
+            delivery.confirm(now, self._confirm_seconds)
+            has_new = has_new or delivery.state == schema.NEW
+            if not delivery.awaits_proof:
+                del self._unproven[id(delivery)]
+            if delivery.dirty:
+                self._store(delivery)
+        return has_new
+
+    def _store_idle(self, now: float) -> None:
+        for delivery in passes.over(self._deliveries.values(), DELIVERIES_IN_PASS):
+            if now >= delivery.store_at and id(delivery) in self._deliveries:
+                self._store(delivery)
+
+    def _store(self, delivery: Delivery) -> None:
+        delivery.dirty = False
+        delivery.store_at = self._next_idle_store()
+        self._put(delivery.mark(ended=False))
 
     def flush(self) -> bool:
         """Store the standings that wait; tell whether none is left."""
         while self._waiting:
-            batch = dict(list(self._waiting.items())[:FLUSH_MARKS])
+            batch = dict(islice(self._waiting.items(), FLUSH_MARKS))
             try:
                 self._database.write(partial(subscriptions.move, marks=list(batch.values())))
             except Exception as error:  # noqa: BLE001 -- they wait, whatever the database has

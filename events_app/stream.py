@@ -17,6 +17,7 @@ Rules
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
@@ -39,6 +40,9 @@ from events_app.tally import Tally
 # The first frame leaves within a second, whatever the database does.
 FIRST_KEEP_ALIVE_SECONDS = 0.8
 RETRY_SECONDS = 1.0
+# Streams that were told the same change fall silent together. Were their next keep-alives due in
+# one turn of the loop, it would stand still till the last is written.
+KEEP_ALIVE_SPREAD = 0.1
 
 
 class Pace(NamedTuple):
@@ -86,6 +90,7 @@ class Stream:
         "_ending",
         "_epoch",
         "_follower",
+        "_keep_alive",
         "_peer",
         "_repeated_upto",
         "_request",
@@ -108,7 +113,9 @@ class Stream:
         self._epoch = self._repeated_upto = 0
         self._busy = False
         self._retry_at = now
-        self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - around.pace.keep_alive
+        share = 1 - random.uniform(0, KEEP_ALIVE_SPREAD)  # noqa: S311 -- guards nothing
+        self._keep_alive = share * around.pace.keep_alive
+        self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - self._keep_alive
         self._ending = Ending(now, request.token_seconds, around.pace.lifetime)
         self._chronicle = Chronicle(around.tally, request.watcher, now)
 
@@ -178,12 +185,12 @@ class Stream:
             yield from self._begin()
         if self._follower is not None:
             yield from self._follow(self._follower)
-        if self._now() >= self._written_at + self._around.pace.keep_alive:
+        if self._now() >= self._written_at + self._keep_alive:
             frame = sse.frame(sse.KEEP_ALIVE, self._id_at(self._safe()))
             yield from self._send(sse.KEEP_ALIVE, frame)
 
     def _pause(self) -> float:
-        times = [self._ending.at, self._written_at + self._around.pace.keep_alive]
+        times = [self._ending.at, self._written_at + self._keep_alive]
         if (due_at := self._run_due_at()) is not None:
             times.append(due_at)
         if not self._busy and self._retry_at > self._now():

@@ -24,10 +24,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-import gevent
 from gevent.event import Event
 
-from events_app import errors, fitness, journal
+from events_app import errors, fitness, journal, passes
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.event import Point, Row
@@ -45,9 +44,7 @@ BACKLOG_AGE_SECONDS = 60
 # A turn that takes longer than this means that streams hear nothing: the worker is not ready.
 STUCK_SECONDS = 30
 # Ringing all bells at once would run all streams in one pass of the loop: 200 ms at 10,000.
-BELLS_PER_PASS = 50
-# A loop with more to do than it can is never idle: the other bells must not wait for that.
-LONGEST_PASS_SECONDS = 0.005
+BELLS_IN_PASS = 30
 
 
 class Tailer:
@@ -206,7 +203,7 @@ class Tailer:
             self._read_page(head.last_position)
             if self.end == before:
                 return
-            gevent.sleep(0)
+            passes.pause()
 
     def _is_same_history(self, head: journal.Head) -> bool:
         position, tag = self.end
@@ -227,7 +224,7 @@ class Tailer:
             self._database.write(lambda db: journal.raise_epoch(db, head.epoch, above))
             head = self._read_head()
         self.epoch = head.epoch
-        self._window = Window(self._point_at(head.last_position))
+        self._window = Window(head.end)
         self._ring([bell for bells in self._bells.values() for bell in bells])
 
     def _point_at(self, position: int) -> Point:
@@ -256,8 +253,5 @@ class Tailer:
         self._ring([bell for user in users for bell in self._bells[user]])
 
     def _ring(self, bells: list[Event]) -> None:
-        for number, bell in enumerate(bells, start=1):
+        for bell in passes.over(bells, BELLS_IN_PASS):
             bell.set()
-            if number % BELLS_PER_PASS == 0:
-                with gevent.Timeout(LONGEST_PASS_SECONDS, exception=False):
-                    gevent.idle()

@@ -282,3 +282,16 @@ def test_a_standing_that_comes_while_an_older_one_is_being_stored_is_stored_too(
     monkeypatch.setattr(worker.database, "write", write_and_close)
     worker.ledger.tick()
     assert stored(worker) == (9, 9, LIVE)
+
+
+def test_a_connection_that_ends_during_a_look_at_many_keeps_its_last_standing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at ten thousand lets streams run in between, and one of them may end."""
+    monkeypatch.setattr(delivery, "DELIVERIES_IN_PASS", 1)
+    first, second = connect(worker), connect(worker)
+    for to in (first, second):
+        send(worker, to, 7)
+    monkeypatch.setattr("events_app.passes.pause", lambda: worker.ledger.close(second, 9))
+    tick_after(worker, CONFIRM_SECONDS + 1)
+    assert stored(worker) == (0, 7, LIVE)

@@ -36,6 +36,7 @@ RINGS = (
         "tailer",
         "follower",
         "delivery",
+        "passes",
         "stream",
         "poll",
         "admission",

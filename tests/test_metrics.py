@@ -131,7 +131,7 @@ def test_refusals_are_counted_by_their_cap(app: Flask, monkeypatch: pytest.Monke
         each.close()
 
 
-@pytest.mark.parametrize("count", [3, 2 * admission.STREAMS_PER_PASS])
+@pytest.mark.parametrize("count", [3, 2 * admission.STREAMS_IN_PASS])
 def test_who_lags_most_is_found_among_all(app: Flask, count: int) -> None:
     class Lagging:
         def __init__(self, positions: int) -> None:

@@ -11,7 +11,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from events_app.peers import SEND_BUFFER_BYTES, Peer, Watch
+from events_app import passes
+from events_app.peers import CLOSED_IN_PASS, SEND_BUFFER_BYTES, Peer, Watch
 from tests.serving import eventually
 
 Pair = tuple[socket.socket, socket.socket]
@@ -195,3 +196,25 @@ def test_a_number_that_is_used_again_tells_the_new_stream(watch: Watch) -> None:
         other.close()
         assert second.wait(HEARD_SECONDS)
         assert not first.is_set()
+
+
+def test_when_many_close_at_once_others_run_in_between(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a stream takes a while, and nobody may wait for the ends of all."""
+    pairs = [tcp() for _ in range(2 * CLOSED_IN_PASS + 1)]
+    bells = [told(watch, Peer(mine)) for mine, _ in pairs]
+    counts: list[int] = []
+    pause = passes.pause
+
+    def count() -> None:
+        counts.append(sum(bell.is_set() for bell in bells))
+        pause()
+
+    monkeypatch.setattr(passes, "pause", count)
+    for _, other in pairs:
+        other.close()
+    assert all(bell.wait(HEARD_SECONDS) for bell in bells)
+    assert counts[:2] == [CLOSED_IN_PASS, 2 * CLOSED_IN_PASS]
+    for mine, _ in pairs:
+        mine.close()

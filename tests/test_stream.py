@@ -11,7 +11,7 @@ import pytest
 from events_app import ending, journal, resumption, schema, sse, stream, subscriptions
 from events_app.event import Cursor
 from events_app.window import Window
-from tests.worker import CLIENT, OTHER, Connected, StubbornPeer, Worker, make, watcher
+from tests.worker import CLIENT, OTHER, PACE, Connected, StubbornPeer, Worker, make, watcher
 
 
 @pytest.fixture
@@ -609,9 +609,9 @@ def test_a_stream_whose_root_is_gone_ends_in_time_at_shutdown(
     reader.expect("keep-alive")
     if not stop_first:
         reader.stream.stop()
-    stopped_at = reader.age - (1 if stop_first else 0)
+    stopped_at = 0 if stop_first else reader.age
     *_, last = reader.rest()
-    assert reader.age == stopped_at + 2
+    assert reader.age == pytest.approx(stopped_at + 2)
     worker.stream(watcher("/docs"), last.id).expect("subscribed")
 
 
@@ -782,3 +782,22 @@ def test_every_name_that_a_stream_uses_is_one_of_the_five() -> None:
         "keep-alive",
         "reconnect-required",
     }
+
+
+def test_streams_that_fall_silent_together_keep_alive_one_by_one(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them in one turn of the loop would stop it."""
+    silences = []
+    for share in (0, 0.5, 1):
+        monkeypatch.setattr(random, "uniform", lambda _, most, share=share: share * most)
+        reader = worker.stream(watcher(client_id=None))
+        reader.expect("subscribed")
+        reader.expect("keep-alive")
+        silent_since = worker.clock.now
+        reader.expect("keep-alive")
+        silences.append(worker.clock.now - silent_since)
+        reader.close()
+    assert silences == [
+        PACE.keep_alive * (1 - share * stream.KEEP_ALIVE_SPREAD) for share in (0, 0.5, 1)
+    ]

@@ -1,0 +1,34 @@
+"""A long walk over many things in short passes: between two of them the event loop is free.
+
+`gevent.sleep(0)` would not do: up to fifty greenlets that only pass the turn on run in one go,
+however long each of them takes, before the loop looks at sockets and timers again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import gevent
+
+T = TypeVar("T")
+
+# A loop with more to do than it can is never idle: the walk must not wait for that.
+LONGEST_PAUSE_SECONDS = 0.005
+
+
+def pause() -> None:
+    """Return when the loop has done what was waiting, or so much of it as fits the pause."""
+    with gevent.Timeout(LONGEST_PAUSE_SECONDS, exception=False):
+        gevent.idle()
+
+
+def over(things: Iterable[T], each_pass: int) -> Iterator[T]:
+    """Yield every one of `things` as they are now; after so many of them others may run.
+
+    What others change meanwhile, such as that one of them is gone, is the caller's to look at.
+    """
+    for number, thing in enumerate(list(things), start=1):
+        yield thing
+        if number % each_pass == 0:
+            pause()
