@@ -20,7 +20,7 @@ from gunicorn.http import message
 
 from events_app import admission, errors, logs, settings, sidecar
 
-worker_class = "gevent"
+worker_class = "events_app.worker.Worker"
 # Otherwise every ended stream lingers for two seconds.
 keepalive = 0
 # Streams count as requests, and a worker that drains after so many accepts nothing meanwhile.
@@ -122,7 +122,7 @@ def _stop_with(worker: Any, parts: sidecar.Sidecar) -> None:
 
 
 def _stop_when_dying(worker: Any, parts: sidecar.Sidecar) -> None:
-    """Whatever makes the worker leave, not only a signal."""
+    """Whatever makes the worker leave, not only a signal: its master's death too."""
     while worker.alive:
         gevent.sleep(_WATCH_SECONDS)
     parts.stop()

@@ -55,6 +55,7 @@ RINGS = (
         "terminal",
         "cli",
         "app",
+        "worker",
     },
 )
 # What a ring may use besides the standard library; the outermost one may use anything. SQLite's

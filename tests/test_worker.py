@@ -1,0 +1,72 @@
+"""Whom a worker still takes when it stops to listen, on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import gevent.socket
+import pytest
+
+from events_app.worker import Acceptor
+
+WAITING = 5
+ANSWER_SECONDS = 5
+
+
+@pytest.fixture
+def listening() -> Iterator[Any]:
+    """Give a listening socket as gunicorn hands it over."""
+    with gevent.socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        made.listen(64)
+        yield made
+
+
+def connect(name: tuple[str, int]) -> socket.socket:
+    """Come in; the kernel alone answers to that."""
+    return socket.create_connection(name, ANSWER_SECONDS)
+
+
+def acceptor(listening: Any) -> Acceptor:
+    """Start one that answers as gunicorn does, which begins by asking for the listener's name."""
+
+    def answer(connection: Any, address: object) -> None:
+        del address
+        connection.sendall(str(listening.getsockname()[1]).encode())
+        connection.close()
+
+    made = Acceptor(listening, handle=answer)
+    made.max_accept = 1
+    made.start()
+    return made
+
+
+def test_who_waits_in_the_kernels_queue_is_answered_when_it_closes(listening: Any) -> None:
+    name = listening.getsockname()
+    server = acceptor(listening)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(name)) for _ in range(WAITING)]
+        server.close()
+        assert [client.recv(100) for client in clients] == [str(name[1]).encode()] * WAITING
+    with pytest.raises(ConnectionRefusedError):
+        connect(name)
+
+
+def test_who_was_taken_a_moment_before_it_closes_is_answered(listening: Any) -> None:
+    """Its greenlet has not begun by then."""
+    name = listening.getsockname()
+    server = acceptor(listening)
+    with connect(name) as client:
+        server.do_handle(*server.do_read())
+        server.close()
+        assert client.recv(100) == str(name[1]).encode()
+
+
+def test_a_second_close_changes_nothing(listening: Any) -> None:
+    server = acceptor(listening)
+    server.close()
+    server.close()
+    assert server.closed
