@@ -99,7 +99,13 @@ class Delivery:
             return
         if self.state == schema.NEW and self.written:
             self.state, self.dirty = schema.LIVE, True
-        while self.written and self.written[0][0] <= now - seconds:
+        due = now - seconds
+        if not self.written or self.written[0][0] > due:
+            return
+        # After a time in which this process stood still nobody has been told yet who left in it.
+        if self.peer.has_left():
+            return
+        while self.written and self.written[0][0] <= due:
             _, self.position, change = self.written.pop(0)
             self.dirty = self.dirty or change
 

@@ -29,6 +29,7 @@ SEND_BUFFER_BYTES = 16 * 1024
 CLOSED_IN_PASS = 10
 
 _original_epoll = monkey.get_original("select", "epoll")
+_original_poll = monkey.get_original("select", "poll")
 
 
 class Peer:
@@ -54,6 +55,17 @@ class Peer:
         except (OSError, ValueError):  # the latter: it is closed and has no number any more
             return False
         return bool(struct.unpack("i", answer)[0] == 0)
+
+    def has_left(self) -> bool:
+        """Tell whether the peer has closed or broken off; the watch may be about to say so."""
+        if self._connection is None:
+            return False
+        ends = _original_poll()
+        try:
+            ends.register(self._connection.fileno(), select.POLLRDHUP)
+        except ValueError:  # it is closed and has no number any more
+            return True
+        return bool(ends.poll(0))
 
     def limit(self, send_timeout_seconds: float, dead_after_seconds: float) -> None:
         """Drop a peer that takes nothing for the first, or answers nothing for the second time."""

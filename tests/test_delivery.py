@@ -68,6 +68,21 @@ def test_a_peer_that_has_not_taken_everything_has_nothing_confirmed(worker: Work
     assert stored(worker) == (7, None, LIVE)
 
 
+def test_a_peer_that_left_while_the_worker_stood_still_has_nothing_confirmed(
+    worker: Worker,
+) -> None:
+    """It never read what its kernel took; the ledger's turn may come before the watch's."""
+    peer = StubbornPeer()
+    to = connect(worker, peer)
+    send(worker, to, 7)
+    peer.left = True
+    tick_after(worker, 2 * CONFIRM_SECONDS)
+    assert stored(worker)[0] == 0
+    worker.ledger.close(to, 9)
+    worker.ledger.flush()
+    assert stored(worker) == (0, 7, LIVE)
+
+
 def test_subscribed_counts_as_arrived_as_soon_as_the_peer_took_it(worker: Worker) -> None:
     """A client may come back within the second; its position waits all the same."""
     to = connect(worker, state=NEW)

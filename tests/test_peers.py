@@ -218,3 +218,19 @@ def test_when_many_close_at_once_others_run_in_between(
     assert counts[:2] == [CLOSED_IN_PASS, 2 * CLOSED_IN_PASS]
     for mine, _ in pairs:
         mine.close()
+
+
+def test_a_peer_that_has_closed_has_left_though_it_took_all(pair: Pair) -> None:
+    mine, other = pair
+    peer = Peer(mine)
+    mine.send(b"x")
+    assert not peer.has_left()
+    other.close()
+    assert eventually(peer.has_left)
+    assert peer.has_taken_all()
+
+
+def test_a_socket_that_is_closed_has_no_peer(pair: Pair) -> None:
+    pair[0].close()
+    assert Peer(pair[0]).has_left()
+    assert not Peer(None).has_left()

@@ -48,14 +48,18 @@ class Faulty(Database):
 
 
 class StubbornPeer(Peer):
-    """A peer whose kernel takes everything, or nothing."""
+    """A peer whose kernel takes everything, or nothing; it may have left."""
 
     def __init__(self, *, takes: bool = True) -> None:
         super().__init__(None)
         self.takes = takes
+        self.left = False
 
     def has_taken_all(self) -> bool:
         return self.takes
+
+    def has_left(self) -> bool:
+        return self.left
 
 
 def watcher(path: str = "/", client_id: str | None = CLIENT, user_id: str = "42") -> scope.Watcher:
