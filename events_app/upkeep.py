@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import gevent
 
-from events_app import expiry, journal
+from events_app import expiry, failures, journal
 from events_app.database import Database
 from events_app.settings import Settings
 from events_app.tally import Tally
@@ -25,12 +25,19 @@ BATCH_PAUSE_SECONDS = 0.05
 
 def run(database: Database, settings: Settings, tally: Tally) -> None:
     """Prune and expire for ever; ends when the greenlet is killed."""
+    is_put_off = False
     while True:
         gevent.sleep(EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 -- guards nothing
         try:
             once(database, settings, tally)
         except Exception as error:  # noqa: BLE001 -- the next round tries again
-            log.warning("upkeep is put off: %s", error)
+            if not is_put_off:
+                log.warning("upkeep is put off: %s", failures.words_of(error))
+            is_put_off = True
+        else:
+            if is_put_off:
+                log.warning("upkeep goes on")
+            is_put_off = False
 
 
 def once(database: Database, settings: Settings, tally: Tally) -> None:

@@ -87,26 +87,28 @@ def test_without_a_retention_the_journal_is_kept_for_ever(aged: Database) -> Non
     assert left(aged) == (ROWS, 0)
 
 
-def test_a_round_that_fails_is_put_off_to_the_next(
+def test_rounds_that_fail_are_put_off_to_the_next_and_that_is_said_once(
     aged: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     once = upkeep.once
     rounds: list[str] = []
 
-    def fail_first(*arguments: Any) -> None:
+    def fail_twice(*arguments: Any) -> None:
         rounds.append("begun")
-        if len(rounds) == 1:
+        if len(rounds) <= 2:
             raise ConnectionError("away")
+        if len(rounds) == 4:
+            raise gevent.GreenletExit
         once(*arguments)
-        raise gevent.GreenletExit
 
-    monkeypatch.setattr(upkeep, "once", fail_first)
+    monkeypatch.setattr(upkeep, "once", fail_twice)
     due = configured(retention="60", offline_max_age="60")
     running = gevent.spawn(upkeep.run, aged, due, Tally())
     running.join(timeout=20)
     assert isinstance(running.value, gevent.GreenletExit)
-    assert len(rounds) == 2
+    assert len(rounds) == 4
     assert left(aged) == (0, 0)
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [
-        "upkeep is put off: away"
+        "upkeep is put off: away",
+        "upkeep goes on",
     ]
