@@ -24,7 +24,9 @@ from typing import Any, TypeVar, cast
 
 import sqlalchemy
 from gevent.threadpool import ThreadPool
-from sqlalchemy import Connection, Engine, event, exc, make_url
+from sqlalchemy import Connection, Engine, ExceptionContext, event, exc, make_url
+
+from events_app import failures
 
 T = TypeVar("T")
 
@@ -32,7 +34,8 @@ T = TypeVar("T")
 # middle of a move (SIGSTOP, a stalled virtual machine) frees the state row after the second one.
 STATEMENT_TIMEOUT_SECONDS = 30
 IDLE_IN_TRANSACTION_SECONDS = 5
-CONNECT_TIMEOUT_SECONDS = 5
+# With TLS and a password, PostgreSQL needs five answers; a slow one takes two seconds for each.
+CONNECT_TIMEOUT_SECONDS = 15
 # By how much the driver waits longer than the server works: the server's answer must win.
 ANSWER_SECONDS = 5
 
@@ -75,6 +78,7 @@ def create_engine(url: str, timeout_seconds: int = STATEMENT_TIMEOUT_SECONDS) ->
         pool_recycle=POOL_RECYCLE_SECONDS,
         **_engine_arguments(family),
     )
+    event.listen(engine, "handle_error", _leave_read_only)
     if family == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -119,10 +123,23 @@ def _engine_arguments(family: str) -> dict[str, Any]:
         return {"pool_size": 1, "max_overflow": 0, "poolclass": sqlalchemy.QueuePool}
     return {
         "isolation_level": "READ COMMITTED",
+        # Every transaction of ours has ended by then. PyMySQL would ask the server once more, and
+        # SQLAlchemy fill the log where that one is gone.
+        "pool_reset_on_return": None,
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_OVERFLOW,
         "pool_timeout": POOL_WAIT_SECONDS,
     }
+
+
+def _leave_read_only(context: ExceptionContext) -> None:
+    """Connect anew, through the pool's whole length, when a server refuses to write.
+
+    After a fail-over the old primary may go on serving those who are connected, as a replica: they
+    would stay with it, while whoever connects comes to the new one.
+    """
+    if failures.is_read_only(context.original_exception):
+        context.is_disconnect = True
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
@@ -226,6 +243,8 @@ class Database:
         self.engine = create_engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.is_postgresql = self.engine.dialect.name == "postgresql"
+        # Whether a write has failed since somebody asked what is wrong: `probe` does.
+        self.is_doubtful = False
         self._thread = ThreadPool(1) if self.is_sqlite else None
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -234,7 +253,12 @@ class Database:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that may write, under time limits; commit when it returns."""
-        return self._run(work, write=True)
+        try:
+            return self._run(work, write=True)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            if not (failures.is_bad_value(error) or failures.is_locked(error)):
+                self.is_doubtful = True
+            raise
 
     def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
         if self._thread is None:

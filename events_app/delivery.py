@@ -22,7 +22,7 @@ from itertools import islice
 
 from gevent.event import Event
 
-from events_app import passes, schema, subscriptions
+from events_app import failures, passes, schema, subscriptions
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.peers import Peer
@@ -234,7 +234,8 @@ class Ledger:
                 self._database.write(partial(subscriptions.move, marks=list(batch.values())))
             except Exception as error:  # noqa: BLE001 -- they wait, whatever the database has
                 if not self._failing:
-                    log.error("cursors cannot be stored, they wait: %s", error)
+                    words = failures.words_of(error)
+                    log.error("cursors cannot be stored, they wait: %s", words)
                 self._failing = True
                 return False
             for key, mark in batch.items():

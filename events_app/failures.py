@@ -46,6 +46,17 @@ def is_denied(error: BaseException) -> bool:
     return bool(original and original.args and original.args[0] in _MYSQL_DENIED)
 
 
+# An option of the server forbids the statement; the transaction is read-only; so is InnoDB.
+_MYSQL_READ_ONLY = frozenset({1290, 1792, 1836})
+
+
+def is_read_only(original: BaseException | None) -> bool:
+    """Tell that a server takes no writes, by its driver's error."""
+    if isinstance(original, psycopg.Error):
+        return isinstance(original, psycopg.errors.ReadOnlySqlTransaction)
+    return bool(original and original.args and original.args[0] in _MYSQL_READ_ONLY)
+
+
 def is_locked(error: BaseException) -> bool:
     """Tell that SQLite's one place for a writer is taken, longer than we wait for it."""
     original = getattr(error, "orig", None)

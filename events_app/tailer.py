@@ -26,10 +26,11 @@ from datetime import datetime
 
 from gevent.event import Event
 
-from events_app import errors, fitness, journal, passes
+from events_app import errors, failures, fitness, journal, passes
 from events_app.clock import Clock
 from events_app.database import Database
 from events_app.event import Point, Row
+from events_app.probe import Probe
 from events_app.sequencer import BATCH_ROWS, Mover
 from events_app.window import Window
 
@@ -62,10 +63,12 @@ class Tailer:
         self.alarms: Counter[str] = Counter()
         self._must_look = True
         self._stops = False
+        self._reported: set[str] = set()
         self._database = db
         self._clock = clock
         self._poll_seconds = poll_seconds
         self._mover = Mover(db)
+        self._probe = Probe(db, clock)
         self._window = Window(Point(0, 0))
         self._bells: defaultdict[str, set[Event]] = defaultdict(set)
         self._head_at: tuple[datetime, float] | None = None
@@ -138,16 +141,19 @@ class Tailer:
         if self.trouble is not None:
             log.warning("the journal can be followed again; it could not: %s", self.trouble)
             self.trouble = None
+            self._reported.clear()
         return BUSY_PAUSE_SECONDS if worked else min(2 * pause, self._poll_seconds)
 
     def _report(self, error: Exception) -> None:
-        """Say it once, not with every turn."""
-        trouble = f"{type(error).__name__}: {error}"
-        if self.trouble is None or self.trouble.partition(":")[0] != type(error).__name__:
+        """Say it once, not with every turn; trouble may be of two kinds by turns."""
+        kind = type(error).__name__
+        self.trouble = f"{kind}: {failures.words_of(error)}"
+        if kind not in self._reported:
+            self._reported.add(kind)
             broken = isinstance(error, errors.BrokenJournal)
-            self.alarms[type(error).__name__] += broken
-            log.log(logging.CRITICAL if broken else logging.ERROR, "not following: %s", trouble)
-        self.trouble = trouble
+            self.alarms[kind] += broken
+            level = logging.CRITICAL if broken else logging.ERROR
+            log.log(level, "not following: %s", self.trouble)
         self._must_look = True
 
     def turn(self) -> bool:
@@ -166,6 +172,7 @@ class Tailer:
         if waits:
             head = self._read_head()
         self._follow(head)
+        self._probe.ask_if_due()
         self.last_turn_at = self._clock.monotonic()
         if head.waiting_since is None or self.end != before:
             self._moved_at = self.last_turn_at

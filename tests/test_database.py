@@ -14,7 +14,7 @@ import gevent
 import psycopg
 import pytest
 import sqlalchemy
-from sqlalchemy import Connection, NullPool, exc, make_url, select, update
+from sqlalchemy import Connection, NullPool, event, exc, make_url, select, text, update
 
 from events_app import database as databases
 from events_app import errors, failures, fitness, schema
@@ -66,6 +66,32 @@ def test_transactions_are_read_committed(database: Database, url: str) -> None:
 
     assert database.read(look_twice) == (0, 1)
     assert database.read(lambda db: db.get_isolation_level()) == "READ COMMITTED"
+
+
+@SERVERS
+def test_a_session_that_is_ended_behind_a_transaction_is_no_news(
+    database: Database, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log would have a traceback of it, beside what the next transaction has to say."""
+    kill, own = (
+        ("SELECT pg_terminate_backend({})", "pg_backend_pid()")
+        if database.is_postgresql
+        else ("KILL {}", "CONNECTION_ID()")
+    )
+    number = database.read(lambda db: db.scalar(text(f"SELECT {own}")))
+    killing = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+
+    def end(*_: object) -> None:
+        with killing.connect() as connection:
+            connection.execute(text(kill.format(number)))
+
+    event.listen(database.engine, "reset", end)
+    assert database.read(lambda db: db.scalar(text(f"SELECT {own}"))) == number
+    event.remove(database.engine, "reset", end)
+    with pytest.raises(exc.DBAPIError):
+        database.read(rows.waiting)
+    assert database.read(rows.waiting) == 0
+    assert caplog.records == []
 
 
 @SERVERS

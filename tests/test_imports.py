@@ -34,6 +34,7 @@ RINGS = (
         "peers",
         "listener",
         "tailer",
+        "probe",
         "follower",
         "delivery",
         "passes",

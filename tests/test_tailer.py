@@ -448,6 +448,33 @@ def test_other_trouble_than_before_is_reported_too(
     nowhere.close()
 
 
+def test_two_kinds_of_trouble_by_turns_are_reported_once_each(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    follower = started(database)
+    nowhere = away()
+    kept.keep(database, [], last=1)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            follower._next_pause(1)
+            with monkeypatch.context() as patch:
+                patch.setattr(follower, "_database", nowhere)
+                follower._next_pause(1)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL", "ERROR"]
+    nowhere.close()
+
+
+def test_trouble_is_told_in_the_databases_own_words_on_one_line(empty_url: str) -> None:
+    database = Database(empty_url)
+    follower = make(database)
+    follower._must_look = False
+    follower._next_pause(1)
+    assert "file_event_" in str(follower.trouble)
+    assert "\n" not in str(follower.trouble)
+    assert "[SQL" not in str(follower.trouble)
+    database.close()
+
+
 def test_a_turn_that_does_not_end_makes_the_worker_unready(database: Database) -> None:
     clock = ManualClock()
     follower = started(database, clock)
