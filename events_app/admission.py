@@ -56,7 +56,7 @@ class Guest(Protocol):
     def stop(self, *, late: bool = False) -> None:
         """End soon: the worker stops; `late`: it did already when this one came."""
 
-    def revoke(self) -> None:
+    def withdraw(self) -> None:
         """End at once: what permitted it is gone."""
 
 

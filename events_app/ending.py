@@ -35,7 +35,7 @@ class Reason(enum.Enum):
     TOKEN_EXPIRED = "its token has expired"  # noqa: S105 -- a sentence
     LIFETIME = "it has lived long enough"
     SHUTDOWN = "the server is shutting down"
-    REVOKED = "the permission is gone"
+    PERMISSION_GONE = "the permission is gone"
 
 
 class Ending:
@@ -76,15 +76,15 @@ class Ending:
             self.reason = why
             self.at = min(self.at, max(now, self._opened_at + LEAST_LIFE_SECONDS))
 
-    def revoke(self, now: float) -> None:
+    def withdraw(self, now: float) -> None:
         """End at once."""
-        self.reason = Reason.REVOKED
+        self.reason = Reason.PERMISSION_GONE
         self.at = min(self.at, now)
 
     @property
-    def is_revoked(self) -> bool:
+    def is_withdrawn(self) -> bool:
         """Tell whether nothing may be told any more."""
-        return self.reason is Reason.REVOKED
+        return self.reason is Reason.PERMISSION_GONE
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time."""

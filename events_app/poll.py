@@ -55,7 +55,7 @@ class Poll:
         self._request = request
         self._turns = turns
         self._bell = Event()
-        self._given_up = self._revoked = False
+        self._given_up = self._withdrawn = False
 
     @property
     def watcher(self) -> Watcher:
@@ -72,9 +72,9 @@ class Poll:
         del late
         self.give_up()
 
-    def revoke(self) -> None:
+    def withdraw(self) -> None:
         """Tell nothing more: what permitted it is gone."""
-        self._revoked = True
+        self._withdrawn = True
         self._bell.set()
 
     def give_up(self) -> None:
@@ -146,7 +146,7 @@ class Poll:
         until = clock.monotonic() + self._request.wait_seconds
         while True:
             self._read(follower)
-            if self._revoked:
+            if self._withdrawn:
                 raise errors.ForeignFolder
             due_at = follower.due_at(pace.debounce, pace.debounce_max)
             now = clock.monotonic()

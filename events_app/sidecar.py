@@ -19,11 +19,11 @@ from events_app import (
     fitness,
     listener,
     poll,
-    revocation,
     settings,
     sharing,
     subscriptions,
     upkeep,
+    withdrawal,
 )
 from events_app.admission import Admission, Caps
 from events_app.clock import SystemClock
@@ -85,7 +85,7 @@ class Sidecar:
         self._transacting = [gevent.spawn(self.tailer.run), gevent.spawn(self.ledger.run)]
         self._greenlets = [*self._transacting, gevent.spawn(self._watch.run)]
         self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings, self.tally))
-        self._greenlets.append(gevent.spawn(revocation.run, self.database, self.admission))
+        self._greenlets.append(gevent.spawn(withdrawal.run, self.database, self.admission))
         if self.database.is_postgresql:
             url = self.settings.listen_url or self.settings.database_url
             self._greenlets.append(gevent.spawn(listener.run, url, self.tailer.bell.set))

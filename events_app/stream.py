@@ -131,9 +131,9 @@ class Stream:
         if self._ending.stop(self._now(), self._around.pace.drain, late=late):
             self._bell.set()
 
-    def revoke(self) -> None:
+    def withdraw(self) -> None:
         """End at once and tell nothing more: what permitted it is gone."""
-        self._ending.revoke(self._now())
+        self._ending.withdraw(self._now())
         self._bell.set()
 
     def peer_closed(self) -> None:
@@ -258,7 +258,7 @@ class Stream:
             return True
         found = self._around.database.read(lambda db: sharing.resolve(db, self.watcher))
         if found is None:
-            self.revoke()
+            self.withdraw()
             return False
         self._request = self._request._replace(watcher=found)
         return True
@@ -348,7 +348,7 @@ class Stream:
         `point` is where its `id` stands. A part of a batch stands before the rows it tells of,
         which go up to `tells_upto`.
         """
-        if self._ending.is_revoked and name != sse.RECONNECT_REQUIRED:
+        if self._ending.is_withdrawn and name != sse.RECONNECT_REQUIRED:
             return
         position = (point or self._safe()).position
         if self._delivery is not None:
@@ -363,7 +363,7 @@ class Stream:
         follower = self._follower
         cursor = self._id_at(self._safe())
         is_over = follower is not None and follower.end is not None
-        if is_over or self._ending.is_revoked:
+        if is_over or self._ending.is_withdrawn:
             # Without this a browser would replay into the same end for ever.
             cursor = self._cursor(self._safe()).fresh().text()
             if self._delivery is not None:

@@ -42,7 +42,7 @@ RINGS = (
         "poll",
         "admission",
         "upkeep",
-        "revocation",
+        "withdrawal",
     },
     {
         "sidecar",

@@ -31,7 +31,7 @@ def run(database: Database, admission: Admission) -> None:
 
 
 def look(database: Database, admission: Admission) -> None:
-    """Revoke what is watched through another grant than the present one, or through none."""
+    """Withdraw what is watched through another grant than the present one, or through none."""
     guests = admission.through_shares()
     if not guests:
         return
@@ -39,4 +39,4 @@ def look(database: Database, admission: Admission) -> None:
     present = database.read(lambda db: sharing.resolve_all(db, list(watchers.values())))
     for guest, watcher in watchers.items():
         if watcher.is_resolved and present[watcher] != watcher:
-            guest.revoke()
+            guest.withdraw()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import delete, update
 
-from events_app import errors, revocation, scope, sharing, uri
+from events_app import errors, scope, sharing, uri, withdrawal
 from events_app.admission import Admission, Caps
 from events_app.schema import FRESH, grant
 from tests.worker import OTHER, Connected, Worker, make
@@ -40,7 +40,7 @@ def admitted(worker: Worker, *readers: Connected) -> Admission:
     return admission
 
 
-def revoke(worker: Worker) -> None:
+def withdraw(worker: Worker) -> None:
     worker.database.write(lambda db: db.execute(delete(grant)))
 
 
@@ -103,16 +103,16 @@ def test_a_grant_that_is_gone_ends_the_stream_and_nothing_more_is_told(worker: W
     reader = worker.stream(mounted(worker, guest()))
     last = reader.expect("subscribed").id
     admission = admitted(worker, reader)
-    revocation.look(worker.database, admission)
+    withdrawal.look(worker.database, admission)
     worker.commit("create", "/docs/secret")
     worker.clock.now += 30
-    revoke(worker)
-    revocation.look(worker.database, admission)
+    withdraw(worker)
+    withdrawal.look(worker.database, admission)
     (end,) = reader.rest()
     assert end.name == "reconnect-required"
     assert end.id not in {None, last}
     assert reader.age == pytest.approx(30, abs=1), "at once"
-    assert worker.tally.ended == {"revoked": 1}
+    assert worker.tally.ended == {"permission_gone": 1}
     worker.ledger.flush()
     assert worker.subscription(OTHER).state == FRESH
     worker.grant()
@@ -131,7 +131,7 @@ def test_a_grant_that_permits_something_else_ends_the_stream_too(
     reader = worker.stream(mounted(worker, guest()))
     reader.expect("subscribed")
     worker.database.write(lambda db: db.execute(update(grant).values(columns)))
-    revocation.look(worker.database, admitted(worker, reader))
+    withdrawal.look(worker.database, admitted(worker, reader))
     reader.expect("reconnect-required")
     reader.close()
 
@@ -146,7 +146,7 @@ def test_other_streams_go_on(worker: Worker) -> None:
         each.expect("subscribed")
     change = delete(grant).where(grant.c.share_id == "s1")
     worker.database.write(lambda db: db.execute(change))
-    revocation.look(worker.database, admitted(worker, first, second, own))
+    withdrawal.look(worker.database, admitted(worker, first, second, own))
     first.expect("reconnect-required")
     worker.commit("create", "/other/a")
     assert second.told() == [("create", "/a", "")]
@@ -161,7 +161,7 @@ def test_who_was_held_while_the_grant_went_is_told_nothing(worker: Worker) -> No
     reader = worker.stream(guest())
     reader.expect("keep-alive")
     worker.database.away = False
-    revoke(worker)
+    withdraw(worker)
     assert reader.expect("reconnect-required").id is not None
     assert reader.rest() == []
     assert worker.subscription(OTHER) is None
@@ -199,8 +199,8 @@ def test_a_poll_that_waits_ends_when_the_grant_does(worker: Worker) -> None:
 
     def lose() -> None:
         worker.commit("create", "/docs/secret")
-        revoke(worker)
-        revocation.look(worker.database, admission)
+        withdraw(worker)
+        withdrawal.look(worker.database, admission)
 
     worker.clock.at(worker.clock.now + 10, lose)
     with pytest.raises(errors.ForeignFolder):
