@@ -2,8 +2,8 @@
 
 Rules
     - No stream ends within its first ten seconds: clients come back at once after a clean end.
-      Only a shutdown does not wait for that, for the worker would be killed meanwhile, and what is
-      no longer permitted.
+      Only a shutdown does not wait for that, for the worker would be killed meanwhile, nor does a
+      token that was revoked, for somebody may have stolen it, nor what is no longer permitted.
     - What many streams would do in the same moment (tokens that expire together, a shutdown) is
       spread by chance.
     - An end that was told never moves to later.
@@ -33,6 +33,7 @@ class Reason(enum.Enum):
     """Why a stream ends whose folder and history are as they were."""
 
     TOKEN_EXPIRED = "its token has expired"  # noqa: S105 -- a sentence
+    TOKEN_REVOKED = "its token was revoked"  # noqa: S105 -- a sentence
     LIFETIME = "it has lived long enough"
     SHUTDOWN = "the server is shutting down"
     PERMISSION_GONE = "the permission is gone"
@@ -85,6 +86,11 @@ class Ending:
     def is_withdrawn(self) -> bool:
         """Tell whether nothing may be told any more."""
         return self.reason is Reason.PERMISSION_GONE
+
+    def revoke(self, now: float) -> None:
+        """End at once: the token is good no more."""
+        if now < self.at:
+            self.at, self.reason = now, Reason.TOKEN_REVOKED
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time."""

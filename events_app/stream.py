@@ -136,6 +136,11 @@ class Stream:
         self._ending.withdraw(self._now())
         self._bell.set()
 
+    def revoke(self) -> None:
+        """End at once: its token was revoked."""
+        self._ending.revoke(self._now())
+        self._bell.set()
+
     def peer_closed(self) -> None:
         """End at once: nobody listens."""
         self._closed = True

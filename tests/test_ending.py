@@ -102,6 +102,20 @@ def test_what_cannot_go_on_ends_at_once_but_not_within_ten_seconds(
     assert (planned.at, planned.reason) == (NOW + after, End.ROOT_GONE)
 
 
+@pytest.mark.parametrize("age", [0.0, 3.0, 39.0])
+def test_a_revoked_token_ends_at_once(age: float) -> None:
+    """Also within the first ten seconds: somebody may have stolen it."""
+    planned = opened(40)
+    planned.revoke(NOW + age)
+    assert (planned.at, planned.reason) == (NOW + age, Reason.TOKEN_REVOKED)
+
+
+def test_a_token_that_is_revoked_when_its_end_has_come_changes_nothing() -> None:
+    planned = opened(40)
+    planned.revoke(NOW + 41)
+    assert (planned.at, planned.reason) == (NOW + 40, Reason.TOKEN_EXPIRED)
+
+
 def test_no_end_moves_to_later() -> None:
     """Not by a second word about the same end, and not by another end that comes after it."""
     planned = opened(40)

@@ -534,6 +534,30 @@ def test_a_stream_ends_with_its_token_but_not_within_ten_seconds(
     worker.stream().expect("resumed")
 
 
+def test_a_stream_whose_token_was_revoked_ends_at_once_and_loses_nothing(worker: Worker) -> None:
+    reader = worker.stream()
+    begin = reader.expect("subscribed").id
+    worker.commit("create", "/a")
+    worker.clock.at(worker.clock.now + 2, reader.stream.revoke)
+    (last,) = reader.rest()
+    assert (last.name, last.id) == ("reconnect-required", begin), "which resumes, before the change"
+    assert reader.age == 2
+    reader.close()
+    assert worker.tally.ended == {"token_revoked": 1}
+    assert worker.holds_nothing()
+    again = worker.stream()
+    again.expect("resumed")
+    assert again.told() == [("create", "/a", "")]
+
+
+def test_a_held_stream_whose_token_was_revoked_ends_too(worker: Worker) -> None:
+    worker.database.away = True
+    reader = worker.stream()
+    reader.expect("keep-alive")
+    reader.stream.revoke()
+    assert [frame.name for frame in reader.rest()] == ["reconnect-required"]
+
+
 def test_a_token_without_end_keeps_its_stream(worker: Worker) -> None:
     reader = worker.stream(token_seconds=float("inf"))
     reader.expect("subscribed")
