@@ -42,7 +42,7 @@ def events() -> Response:
     if request.method == "HEAD":  # nobody would iterate, and so never close, the frames
         return Response(headers=STREAM_HEADERS)
     peer = Peer(request.environ.get("gunicorn.socket"))
-    frames = parts.open_stream(asked, peer)
+    frames = parts.open_stream(asked, peer, identity.claims)
     request.environ[FRAMES] = frames
     return Response(frames, headers=STREAM_HEADERS)
 

@@ -37,15 +37,16 @@ def create_app(configured: Settings | None = None) -> Flask:
     status.install(app)
     cli.install(app)
     if configured.cors_origins:
-        _allow_origins(app, configured.cors_origins)
+        _allow_origins(app, configured.cors_origins, with_cookies=configured.token_in_cookie)
     app.wsgi_app = ShallowStreams(app.wsgi_app)  # type: ignore[method-assign] # Flask's own way
     return app
 
 
-def _allow_origins(app: Flask, origins: Iterable[str]) -> None:
+def _allow_origins(app: Flask, origins: Iterable[str], *, with_cookies: bool) -> None:
     # Escaped: flask-cors takes what looks like a pattern for one, and an IPv6 address does.
     exactly = [re.compile(f"^{re.escape(origin)}$") for origin in origins]
-    CORS(app, origins=exactly, allow_headers=CORS_HEADERS, supports_credentials=False)
+    headers = CORS_HEADERS + ([auth.CSRF_HEADER.lower()] if with_cookies else [])
+    CORS(app, origins=exactly, allow_headers=headers, supports_credentials=with_cookies)
 
 
 # What gunicorn still asks for while a stream runs and when it is logged.

@@ -7,6 +7,7 @@
     ├── DatabaseError            the database cannot serve us, and what to do about it
     │   ├── SchemaError          tables missing or of another version
     │   └── UnsupportedDatabase  an engine, version or isolation level we refuse
+    ├── KeysAway                 nobody can tell whether a token is good
     ├── BrokenJournal            a rule of the journal does not hold: alarm, never carry on
     │   ├── HoleInJournal
     │   └── MoveMismatch
@@ -53,6 +54,10 @@ class SchemaError(DatabaseError):
 
 class UnsupportedDatabase(DatabaseError):
     """This database, version or isolation level is not supported."""
+
+
+class KeysAway(EventsError):
+    """The keys that verify tokens cannot be fetched."""
 
 
 class BrokenJournal(EventsError):

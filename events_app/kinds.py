@@ -55,6 +55,8 @@ _SWITCH = {
 }
 # RFC 3986 section 3.1.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+# RFC 6265 section 4.1.1: a cookie's name is a token of RFC 2616 section 2.2.
+_COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
 # RFC 6454 section 6.2: an origin as browsers write it; other alphabets arrive as punycode.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
@@ -144,6 +146,12 @@ def _scheme(text: str) -> str:
     return text.lower()
 
 
+def _cookie(text: str) -> str:
+    if not _COOKIE.fullmatch(text):
+        raise ValueError("not the name of a cookie")
+    return text
+
+
 def _origins(text: str) -> tuple[str, ...]:
     parts = [part.strip() for part in text.split(",")]
     # A dict keeps the order and drops repetitions.
@@ -207,6 +215,7 @@ SECRET = Kind(
 )
 ALGORITHM = one_of(*ALGORITHMS)
 SCHEME = Kind("scheme", "a URI scheme: a letter, then letters, digits, + - .", _scheme)
+COOKIE = Kind("cookie", "the name of a cookie: letters, digits, - _ . and the like", _cookie)
 ORIGINS = Kind(
     "origins",
     "scheme://host[:port], comma-separated, without a path and never *",

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 Layout = Literal["line", "json"]
 
-# RFC 6750, sections 2.1 and 2.3: where a bearer token may stand in a request.
-_TOKEN = re.compile(r"(?i)(access_token=|bearer\s+)[^&\s\"']+")
+# RFC 6750, sections 2.1 and 2.3: where a bearer token may stand in a request. And wherever else: a
+# JWT begins with the base64 of `{"`.
+_TOKEN = re.compile(r"(?i)(access_token=|bearer\s+|(?-i:\b(?=eyJ[\w-]+\.)))[^&\s\"';,]+")
 _PLAIN = re.compile(r"[\w.:@/+-]+", re.ASCII)
 
 

@@ -27,7 +27,8 @@ of a password as `%40 %3A %2F %3F %23 %25`.
 
 Tokens are verified with exactly one algorithm and one source of keys: `EVENTS_JWT_SECRET` for HS256
 (HS384, HS512), or else one of `EVENTS_JWT_PUBLIC_KEY_FILE` and `EVENTS_JWT_JWKS_URL`. Without any,
-the server does not start. Make a secret with:
+the server does not start. Which one to take, and how keys are changed, says
+[tokens](../how-to/tokens.md). Make a secret with:
 
 ```
 {make_a_key}

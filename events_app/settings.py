@@ -77,7 +77,8 @@ class Settings:
         "EVENTS_JWT_PUBLIC_KEY_FILE",
         kinds.FILE,
         "",
-        "The PEM file of the public key that verifies RS, ES and EdDSA tokens.",
+        "The PEM file of the public key that verifies RS, ES and EdDSA tokens; of several in it,"
+        " any one.",
     )
     jwt_jwks_url: str | None = variable(
         "EVENTS_JWT_JWKS_URL",
@@ -115,6 +116,26 @@ class Settings:
         kinds.SWITCH,
         "false",
         "Whether `?access_token=` is taken, for browsers' EventSource, which cannot set headers.",
+    )
+    token_in_cookie: bool = variable(
+        "EVENTS_TOKEN_IN_COOKIE",
+        kinds.SWITCH,
+        "false",
+        "Whether a token in a cookie is taken; what writes then needs the token's `csrf` claim in"
+        " the header `X-CSRF-TOKEN`.",
+    )
+    token_cookie: str = variable(
+        "EVENTS_TOKEN_COOKIE",
+        kinds.COOKIE,
+        "access_token_cookie",
+        "The name of that cookie.",
+    )
+    token_recheck_seconds: float = variable(
+        "EVENTS_TOKEN_RECHECK",
+        kinds.TIMER,
+        "60",
+        "How often the tokens of open streams are asked about again, where a package is installed"
+        " that revokes tokens.",
     )
     enabled: bool = variable(
         "EVENTS_ENABLED",

@@ -17,8 +17,10 @@ from events_app import (
     errors,
     failures,
     fitness,
+    keys,
     listener,
     poll,
+    revocation,
     settings,
     sharing,
     subscriptions,
@@ -29,7 +31,9 @@ from events_app.admission import Admission, Caps
 from events_app.clock import SystemClock
 from events_app.database import Database
 from events_app.delivery import Ledger
+from events_app.jwks import Fetched
 from events_app.peers import Peer, Watch
+from events_app.revocation import Revocation
 from events_app.scope import Watcher
 from events_app.settings import Settings
 from events_app.stream import Pace, Request, Stream, Surroundings
@@ -51,13 +55,18 @@ class Sidecar:
     """Everything a worker runs. Made per process, after the fork; `start` sets it going."""
 
     def __init__(self, configured: Settings) -> None:
-        """Join the parts; connects to nothing and starts nothing."""
+        """Join the parts; connects to nothing and starts nothing.
+
+        Raises `SettingsError` for a key file or an installed package that cannot be used.
+        """
         self.settings = configured
         self.clock = SystemClock()
         self.tally = Tally()
         self.database = Database(configured.database_url)
         self.tailer = Tailer(self.database, self.clock, configured.poll_interval_seconds)
         self.ledger = Ledger(self.database, self.clock, configured.confirm_seconds)
+        self.keys = keys.source(configured, self.clock)
+        self.revocation = Revocation(revocation.installed(), configured.token_recheck_seconds)
         self.admission = Admission(_caps(configured), self.clock, self.tally)
         self._watch = Watch()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
@@ -83,7 +92,9 @@ class Sidecar:
         self.refuse_blocking_driver()
         self._refuse_unusable_database()
         self._transacting = [gevent.spawn(self.tailer.run), gevent.spawn(self.ledger.run)]
-        self._greenlets = [*self._transacting, gevent.spawn(self._watch.run)]
+        parts = [self._watch.run, self.revocation.run]
+        parts += [self.keys.run] if isinstance(self.keys, Fetched) else []
+        self._greenlets = [*self._transacting, *map(gevent.spawn, parts)]
         self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings, self.tally))
         self._greenlets.append(gevent.spawn(withdrawal.run, self.database, self.admission))
         if self.database.is_postgresql:
@@ -169,8 +180,10 @@ class Sidecar:
         except (errors.ForeignFolder, errors.DatabaseAway) as error:
             return error
 
-    def open_stream(self, request: Request, peer: Peer) -> Admitted:
+    def open_stream(self, request: Request, peer: Peer, claims: str = "") -> Admitted:
         """Admit a stream, at once or when there is room, and return its frames.
+
+        `claims` is what `Revocation.admit` returned for its token.
 
         Raises `TooManyStreams`.
         """
@@ -182,6 +195,7 @@ class Sidecar:
         peer.limit(self.settings.send_timeout_seconds, dead_after)
         stream = Stream(self._around, request, peer)
         self._watch.add(peer, stream.peer_closed)
+        self.revocation.watch(stream, claims)
         self.admission.enter(stream)
         return Admitted(self, stream, peer)
 
@@ -205,6 +219,7 @@ class Sidecar:
     def dismiss(self, stream: Stream, peer: Peer) -> None:
         """Count a stream out that has ended."""
         self._watch.remove(peer)
+        self.revocation.forget(stream)
         self.admission.leave(stream)
 
 

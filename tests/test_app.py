@@ -92,6 +92,24 @@ def test_never_any_origin() -> None:
         tokens.app(CORS_ORIGINS="*")
 
 
+def test_a_page_reads_by_cookie_only_from_an_origin_that_is_named() -> None:
+    """Never any origin, and never with cookies where none is taken."""
+    app = tokens.app(CORS_ORIGINS=ORIGIN, TOKEN_IN_COOKIE="true")
+    answer = preflight(app, ORIGIN, ",".join(sorted(ALLOWED | {"x-csrf-token"})))
+    assert allowed_origin(answer) == ORIGIN
+    assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+    listed = answer.headers["Access-Control-Allow-Headers"]
+    assert {name.strip().lower() for name in listed.split(",")} == ALLOWED | {"x-csrf-token"}
+    for origin in ("https://evil.example", "null", "*"):
+        refused = preflight(app, origin)
+        assert allowed_origin(refused) is None
+        assert "Access-Control-Allow-Credentials" not in refused.headers
+    for path in (EVENTS_PATH, "/no-such-page"):
+        answer = app.test_client().get(path, headers={"Origin": ORIGIN})
+        assert allowed_origin(answer) == ORIGIN
+        assert "Origin" in answer.headers["Vary"]
+
+
 def test_making_the_app_opens_nothing(tmp_path: Path) -> None:
     """Commands such as `events token` work without a database, and gunicorn forks after it."""
     path = tmp_path / "events.db"

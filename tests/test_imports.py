@@ -43,9 +43,13 @@ RINGS = (
         "admission",
         "upkeep",
         "withdrawal",
+        "revocation",
     },
     {
         "sidecar",
+        "jwks",
+        "jwk",
+        "keys",
         "auth",
         "asking",
         "answers",

@@ -64,6 +64,8 @@ def only_line(written: Written) -> str:
         ("%(h)s", ({"h": f"bearer {TOKEN}"},)),
         ("authorization: BEARER %s", (TOKEN,)),
         ("Bearer  %s, twice: access_token=%s", (TOKEN, TOKEN)),
+        (f"Cookie: theme=dark; session={TOKEN}; lang=en", ()),
+        (f"Invalid HTTP Header: '{TOKEN}'", ()),
     ],
 )
 def test_a_token_is_masked(written: Written, message: str, arguments: tuple[object, ...]) -> None:

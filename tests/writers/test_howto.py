@@ -20,6 +20,8 @@ QUOTED = [
     ("grants.md", "sql/grants-postgresql.sql"),
     ("grants.md", "sql/roles-mariadb.sql"),
     ("grants.md", "sql/grants-mariadb.sql"),
+    ("tokens.md", "revocation/pyproject.toml"),
+    ("tokens.md", "revocation/files_tokens.py"),
 ]
 
 

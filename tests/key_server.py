@@ -1,0 +1,117 @@
+"""A server of public keys, as an identity provider runs one, and the keys it signs with."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from tests.tokens import claims
+
+PATH = "/keys"
+DRIP_SECONDS = 0.2
+
+
+def new_rsa(bits: int = 2_048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65_537, key_size=bits)
+
+
+RSA, OTHER_RSA = new_rsa(), new_rsa()
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+KEYS: dict[str, Any] = {"RS256": RSA, "ES256": EC, "EdDSA": ED}
+
+
+def public_pem(*keys: Any) -> bytes:
+    """Write the public halves, one block after the other."""
+    return b"".join(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        for key in keys
+    )
+
+
+def jwk(key: Any, key_id: str | None = None, algorithm: str = "RS256", **more: Any) -> Any:
+    """Write the public half as a JWK; a member of None is left out."""
+    verifier = jwt.get_algorithm_by_name(algorithm)
+    members = json.loads(verifier.to_jwk(key.public_key())) | {"kid": key_id} | more
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def jwks(*keys: Any) -> bytes:
+    """Write a set of JWKs."""
+    return json.dumps({"keys": keys}).encode()
+
+
+def signed_by(key: Any, key_id: str | None = None, algorithm: str = "RS256", **changed: Any) -> str:
+    """Sign a good token, with a key id in its header if there is one."""
+    headers = {} if key_id is None else {"kid": key_id}
+    return jwt.encode(claims(**changed), key, algorithm, headers=headers)
+
+
+class KeyServer:
+    """Answers `document`, with `status` and `headers`; counts how often it was asked.
+
+    While `drips` it sends a space now and then and never comes to the end.
+    """
+
+    def __init__(self, document: bytes = b"", port: int = 0) -> None:
+        self.document = document
+        self.status = 200
+        self.headers: Mapping[str, str] = {}
+        self.drips = False
+        self.asked: list[dict[str, str]] = []
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
+        self._http.daemon_threads = True
+        self.port = self._http.server_port
+        self.url = f"http://127.0.0.1:{self.port}{PATH}"
+        self._leave = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def offer(self, *keys: Any) -> None:
+        """Answer this set of keys from now on."""
+        self.document = jwks(*keys)
+
+    def drip(self, write: Any) -> None:
+        """Send a byte now and then until the client has gone."""
+        while not self._leave.wait(DRIP_SECONDS):
+            write(b" ")
+
+
+def _handler_of(server: KeyServer) -> type[BaseHTTPRequestHandler]:
+    class Keys(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.asked.append(dict(self.headers))
+            try:
+                self._answer()
+            except OSError:
+                self.close_connection = True  # who asked has lost patience
+
+        def _answer(self) -> None:
+            self.send_response(server.status)
+            for name, value in server.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if server.drips:
+                server.drip(self.wfile.write)
+            self.wfile.write(server.document)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Keys
