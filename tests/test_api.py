@@ -181,7 +181,7 @@ def test_what_is_asked_for(
     app = tokens.app()
     asked: list[Any] = []
 
-    def open_stream(request: Any, _: Any) -> Iterator[bytes]:
+    def open_stream(request: Any, *_: Any) -> Iterator[bytes]:
         asked.append(request)
         return iter([b""])
 
