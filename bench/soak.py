@@ -42,7 +42,7 @@ from tests.serving import Server, eventually
 MINUTES, QUICK_MINUTES = 10.0, 1.0
 # The rest of the time processes are left alone: in theirs a leak shows.
 ROUGH_SHARE = 0.6
-BEGIN_SECONDS = 60.0
+BEGIN_SECONDS = 120.0
 QUIET_SECONDS = 60.0
 # Connections to the database that the pool keeps come and go.
 MORE_DESCRIPTORS = 15
@@ -178,7 +178,8 @@ def _scene(url: str, folder: Path) -> Iterator[Scene]:
         server = Server(seen, folder / "gunicorn.log", SETTINGS)
         front = stack.enter_context(Proxy(("127.0.0.1", server.port)))
         stack.callback(server.stop)
-        server.start()
+        server.start(ready=False)
+        eventually(server.is_ready, BEGIN_SECONDS, "the first start")
         far = server.seen_by(server._dial, ("127.0.0.1", front.port))  # noqa: SLF001 -- as it is
         nomad = Nomad([server], harness.USERS[0], ["/a", "/b", ""])
         yield Scene(server, url, database, front, _walkers(server, far), nomad)

@@ -9,6 +9,8 @@ rows. A stream does not end within its first ten seconds, so the engines go thro
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,13 +21,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy
 from sqlalchemy import func, select
 
-from events_app import journal, schema
+from events_app import journal, schema, sequencer
 from events_app.columns import utc_now
 from events_app.database import Database
 from events_app.event import Cursor, Point
@@ -45,16 +47,30 @@ from tests.server.harness_history import (
 )
 from tests.serving import Server, eventually
 
-WAYS: dict[str, type[Backup | FileBackup]] = {
-    "sqlite": FileBackup,
-    "sqlite-moved": MovedFile,
-    "postgresql": Backup,
-    "mariadb": Backup,
+
+class Way(NamedTuple):
+    """How a backup is restored under the running server.
+
+    Before a new epoch begins, so that the backup is of the present one, or after. `frozen`: the
+    workers do not run until another host has moved more rows than were lost.
+    """
+
+    backup: type[Backup | FileBackup]
+    epoch_first: bool
+    frozen: bool = False
+
+
+WAYS = {
+    "sqlite": Way(FileBackup, epoch_first=False),
+    "sqlite-moved": Way(MovedFile, epoch_first=True),
+    "postgresql": Way(Backup, epoch_first=False, frozen=True),
+    "mariadb": Way(Backup, epoch_first=True),
 }
 FIRST, SECOND = harness.USERS
 SLOW, CARELESS = "slow", "careless"
-# Two pages and a bit of what a replay reads at once, each of them more than all buffers hold.
-SLOW_ROWS = 2 * journal.PAGE_ROWS + 10
+# The slow client's are more than two pages of what a replay reads at once, each of them more than
+# all buffers hold; every tenth row is somebody else's.
+OLD_ROWS = 3 * journal.PAGE_ROWS
 SLOW_NAME = "n" * 1_000
 ROOT_FOLDER = Folder("my", "/")
 OLD = timedelta(days=2)
@@ -71,6 +87,7 @@ class Story:
     told: dict[str, list[str]] = field(default_factory=dict)
     survivors: list[Survivor] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
+    lost_epoch: int = 0
     first_journal: list[JournalRow] = field(default_factory=list)
     last_journal: list[JournalRow] = field(default_factory=list)
     steady_connections: int = 0
@@ -80,7 +97,7 @@ class Story:
 class Place:
     """The server, its database, who writes and who watches."""
 
-    def __init__(self, url: str, log: Path, way: type[Backup | FileBackup]) -> None:
+    def __init__(self, url: str, log: Path, way: Way) -> None:
         self.story = Story()
         self.url = url
         self.engine = rows.app(url)
@@ -112,8 +129,12 @@ class Place:
             self._finish_slow(slow)
         later = self._cursor_of(FIRST)
         self.story.steady_connections = max(each.connections for each in self.story.survivors)
-        self._begin_epoch(later)
+        if self._way.epoch_first:
+            self._begin_epoch(later)
         self._restore_running(backup, later)
+        if not self._way.epoch_first:
+            self._begin_epoch(later)
+        self._finish()
         self._restore_stopped(backup, later)
 
     # -- who is there ----------------------------------------------------------------------------
@@ -201,7 +222,7 @@ class Place:
             # So far back lies a client that was away for as long as rows are kept.
             key = schema.subscription.c.client_id == self._id("pruned")
             connection.execute(schema.subscription.update().where(key).values(position=1))
-        epoch, floor = self.story.epochs[0], SLOW_ROWS
+        epoch, floor = self.story.epochs[0], OLD_ROWS
         for name, position in (("below the floor", floor - 1), ("at the floor", floor)):
             point = Point(position, kept.tag_of(position))
             self._ask(name, SLOW, Cursor.at(epoch, point, SLOW, ROOT_FOLDER).text())
@@ -221,7 +242,7 @@ class Place:
         """Keep everything as it is between two changes."""
         self.scribe.pause()
         self._wait_for_empty_outbox()
-        backup = self._way(self.url)
+        backup = self._way.backup(self.url)
         self._early = self._end_cursor()
         self.scribe.go_on()
         return backup
@@ -259,12 +280,40 @@ class Place:
         self.scribe.pause()
         self._wait_for_empty_outbox()
         self.story.first_journal = harness.journal_of(self.engine)
-        backup.restore()
+        self.story.lost_epoch = self.story.epochs[-1]
+        if self._way.frozen:
+            self._restore_frozen(backup)
+        else:
+            backup.restore()
         self.scribe.go_on()
         self._wait_for_epoch_above(self.story.epochs[-1])
         for name, cursor in (("early", self._early), ("later", later), ("present", present)):
             self._ask(f"{name}, restored running", cursor=cursor)
         self._ask("running")
+
+    def _restore_frozen(self, backup: Backup | FileBackup) -> None:
+        """Restore, and let another host move more rows than were lost, before a worker looks."""
+        workers = self.server.worker_pids()
+        lost = self._scalar(select(schema.state.c.last_position))
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        try:
+            backup.restore()
+            again = lost - self._scalar(select(schema.state.c.last_position)) + 3
+            rows.commit(self.url, *rows.numbered(again), user_id=SECOND)
+            eventually(lambda: self._move() > lost, what="another host moves")
+        finally:
+            for worker in workers:
+                os.kill(worker, signal.SIGCONT)
+
+    def _move(self) -> int:
+        """Move as another host would; return the last position."""
+        with rows.app(self.url, "READ COMMITTED").begin() as connection:
+            done = sequencer.move(connection, sequencer.BATCH_ROWS)
+        return 0 if done is None else done.last_position
+
+    def _finish(self) -> None:
+        """Let everybody hear everything."""
         self.scribe.pause()
         harness.finish(self.engine, self.story.survivors)
         self.story.last_journal = harness.journal_of(self.engine)
@@ -339,12 +388,12 @@ def keep_old_rows(url: str) -> None:
         (
             kept.row(
                 position,
-                user_id=SLOW,
+                user_id=SLOW if position % 10 else SECOND,
                 from_path=f"/{SLOW_NAME}{position}",
                 created_at=old,
                 recorded_at=old,
             )
-            for position in range(1, SLOW_ROWS + 1)
+            for position in range(1, OLD_ROWS + 1)
         ),
     )
     database.close()
@@ -393,8 +442,8 @@ def test_a_cursor_that_retention_passed_starts_afresh(story: Story) -> None:
 def test_a_replay_that_pruning_overtakes_ends_and_starts_afresh(story: Story) -> None:
     """It is told what was read before, not a row of what came after the gap."""
     assert story.begun["slow"] == "resumed"
-    first_page = range(2, journal.PAGE_ROWS + 2)
-    assert story.told["slow"] == [f"/{position:06}" for position in first_page]
+    own = [f"/{position:06}" for position in range(2, OLD_ROWS + 1) if position % 10]
+    assert story.told["slow"] == own[: journal.PAGE_ROWS]
     assert story.begun["slow at the end"] == "reconnect-required"
     assert begun(story, "slow again", "slow by its last change") == {"subscribed"}
 
@@ -432,10 +481,10 @@ def test_every_stream_ends_as_planned_and_never_without_a_reason(story: Story) -
 def test_every_watcher_was_told_of_its_own_rows_and_all_of_them(story: Story) -> None:
     """Before the restore by the journal that there was, after it by the one that there is."""
     for survivor in story.survivors:
-        assert survivor.position == len(story.last_journal) + SLOW_ROWS
+        assert survivor.position == len(story.last_journal) + OLD_ROWS
         for era in survivor.eras:
-            is_last = era.epoch > story.epochs[1]
-            journal_then = story.last_journal if is_last else story.first_journal
+            was_lost = era.epoch <= story.lost_epoch
+            journal_then = story.first_journal if was_lost else story.last_journal
             assert survivor.wrong_in(era, journal_then) == [], era.epoch
             assert era.claims
 
