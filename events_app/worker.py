@@ -9,15 +9,17 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
+import socket
+from typing import Any
 
-import gevent
+import gevent.socket
+from gevent import monkey
 from gevent.server import StreamServer
 from gunicorn.workers import ggevent
 
-# In a storm of clients the queue may never be empty; one that is refused comes again.
-LAST_SECONDS = 0.5
+_OriginalSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 
 
 class Acceptor(StreamServer):  # type: ignore[misc] # gevent has no types
@@ -25,28 +27,38 @@ class Acceptor(StreamServer):  # type: ignore[misc] # gevent has no types
 
     def close(self) -> None:
         """Take whoever waits in the kernel's queue, and listen no more."""
-        # After an error gevent closes it within its loop, where nothing may wait.
-        if not self.closed and gevent.getcurrent() is not gevent.get_hub():
+        if not self.closed:
             self.stop_accepting()
-            self._take_the_last()
+            for connection, address in self._take_the_last():
+                self.do_handle(gevent.socket.socket(fileno=connection.detach()), address)
         super().close()
 
-    def _take_the_last(self) -> None:
-        """Return when the queue is empty and everybody's greenlet has begun.
+    def _take_the_last(self) -> list[tuple[socket.socket, Any]]:
+        """Close the socket in the moment in which its queue is empty.
 
-        The first thing gunicorn does there is to ask the listening socket for its name.
+        Whoever came in between would get a reset, so there is next to nothing between.
         """
-        until = time.monotonic() + LAST_SECONDS
-        gevent.sleep(0)
-        while self._take_all() and time.monotonic() < until:
-            gevent.sleep(0)
-
-    def _take_all(self) -> int:
-        taken = 0
-        while not self.full() and (connection := self.do_read()):
-            self.do_handle(*connection)
-            taken += 1
+        taken = []
+        with (
+            _OriginalSocket(fileno=self.socket.detach()) as listening,
+            contextlib.suppress(BlockingIOError),
+        ):
+            listening.settimeout(0)
+            while True:
+                taken.append(listening.accept())
         return taken
+
+
+class Name:
+    """What gunicorn asks of the listening socket when a request begins: also when it is closed."""
+
+    def __init__(self, listening: Any) -> None:
+        """Remember the name of `listening`."""
+        self._name = listening.getsockname()
+
+    def getsockname(self) -> Any:
+        """Return the name."""
+        return self._name
 
 
 class Worker(ggevent.GeventWorker):  # type: ignore[misc] # gunicorn has no types
@@ -59,7 +71,12 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc] # gunicorn has no type
         """Serve until the end."""
         # The only way to bring one's own: gunicorn makes it under this name.
         ggevent.StreamServer = Acceptor
+        self._names = {listening: Name(listening) for listening in self.sockets}
         super().run()
+
+    def handle(self, listening: Any, client: Any, address: Any) -> None:
+        """Serve one connection."""
+        super().handle(self._names[listening], client, address)
 
     def notify(self) -> None:
         """Say that this worker lives, once a second; begin to leave when the master does not."""

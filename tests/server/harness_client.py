@@ -189,12 +189,15 @@ class Client(threading.Thread):
         return row.user_id == self.user and row.from_path.startswith(f"{self.folder}/")
 
     def wrong_claims(self, journal: list[JournalRow]) -> list[str]:
-        """Hold every claim against the journal: no row missing, and none too many."""
+        """Hold every claim up to the end of `journal` against it: no row missing, none too many."""
+        last = journal[-1].position if journal else 0
         near = [row for row in journal if self._is_near(row)]
         positions = [row.position for row in near]
         wrong = []
         connection, early = 0, list[str]()
         for claim in self.claims:
+            if claim.after > last:
+                break
             if claim.connection != connection:
                 connection, early = claim.connection, []
             ends = (claim.before, claim.after)

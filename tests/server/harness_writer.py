@@ -1,6 +1,7 @@
 """An app that commits files: a program of its own, with nothing of ours but the table's name.
 
 Run with one argument, a JSON document of `Orders`; prints a JSON document of `Outcome`.
+SIGTERM asks for an early end, between two transactions.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import signal
 import sqlite3
 import sys
 import time
@@ -66,10 +68,15 @@ class Writer:
         self._serial = 0
         self._transactions = 0
         self._files: list[tuple[str, str, str]] = []
+        self._told_to_end = False
+
+    def end(self, *_: object) -> None:
+        """Begin no other transaction."""
+        self._told_to_end = True
 
     def run(self) -> Outcome:
         deadline = time.monotonic() + self.orders.seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._told_to_end:
             self._transaction()
             time.sleep(self._pause())
         self._connection.close()
@@ -130,5 +137,7 @@ def _connect(engine: str, address: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    done = Writer(Orders(**json.loads(sys.argv[1]))).run()
+    writer = Writer(Orders(**json.loads(sys.argv[1])))
+    signal.signal(signal.SIGTERM, writer.end)
+    done = writer.run()
     sys.stdout.write(json.dumps(dataclasses.asdict(done)))

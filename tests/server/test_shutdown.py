@@ -31,6 +31,9 @@ DRAIN_SECONDS = 1.0
 # What the protocol's bar allows beyond the drain.
 MARGIN_SECONDS = 3.0
 USER = "42"
+# Enough for some to wait in the kernel's queue at any time.
+CROWD = 12
+REFUSED = repr(httpx.ConnectError("[Errno 111] Connection refused"))
 
 
 # -- planned ends ------------------------------------------------------------------------------
@@ -182,6 +185,22 @@ def test_a_reload_ends_the_streams_cleanly_while_the_socket_keeps_accepting(
         assert len(knocking.answers) > 10
         assert set(knocking.answers) == {"200"}
         assert_goes_on(draining, ends)
+
+
+def test_a_stop_resets_nobody_whom_the_kernel_has_let_in(draining: Server) -> None:
+    """Whoever comes in is answered; then nobody comes in any more."""
+    crowd = [Knocking(draining) for _ in range(CROWD)]
+    for knocking in crowd:
+        knocking.start()
+    eventually(lambda: all(knocking.answers for knocking in crowd))
+    process = draining.process
+    assert process is not None
+    process.terminate()
+    eventually(lambda: all(knocking.answers[-1] == REFUSED for knocking in crowd))
+    for knocking in crowd:
+        knocking.stop()
+    answers = {answer for knocking in crowd for answer in knocking.answers}
+    assert answers == {"200", REFUSED}
 
 
 def test_a_client_that_follows_a_reload_hears_everything_that_happens_during_it(
