@@ -41,6 +41,8 @@ CONFIRM_SECONDS = 5.0
 DRAIN_SECONDS = 0.5
 # What gunicorn gives the last requests of a worker that stops, beyond the drain.
 GRACE_SECONDS = 5.0
+# gunicorn asks a worker that is still there a second time, after the grace.
+RELOAD_SECONDS = 40.0
 # Between two looks at everybody, at the least.
 LEAST_ROWS = 30
 MOST_WITNESSES = 50
@@ -297,7 +299,9 @@ def reload(place: Place) -> None:
     """Replace the workers."""
     old = set(place.server.worker_pids())
     place.process.send_signal(signal.SIGHUP)
-    eventually(lambda: old.isdisjoint(child_pids(place.process.pid)), what="only new workers")
+    eventually(
+        lambda: old.isdisjoint(child_pids(place.process.pid)), RELOAD_SECONDS, "only new workers"
+    )
     eventually(place.server.is_ready)
 
 
