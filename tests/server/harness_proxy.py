@@ -1,10 +1,12 @@
-"""A stretch of network that can be cut and frozen, between a server and its database."""
+"""A stretch of network that can be cut, frozen and slow, between a server and its database."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
+from collections.abc import Callable
 from typing import Self
 
 LISTEN_BACKLOG = 64
@@ -19,6 +21,7 @@ class Proxy:
         self._listener: socket.socket | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._flowing = threading.Event()
+        self._delay_seconds = 0.0
         self._lock = threading.Lock()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -55,6 +58,14 @@ class Proxy:
                     end.shutdown(socket.SHUT_RDWR)
         self._flowing.set()
 
+    def lead_to(self, target: tuple[str, int]) -> None:
+        """Forward new connections to `target`; those that there are stay where they are."""
+        self._target = target
+
+    def delay(self, seconds: float) -> None:
+        """Hold up everything that is asked by so much."""
+        self._delay_seconds = seconds
+
     def freeze(self) -> None:
         """Keep every connection, accept more, and let no byte through."""
         self._flowing.clear()
@@ -73,14 +84,23 @@ class Proxy:
             with self._lock:
                 self._pairs.append((near, far))
                 was_cut = self._listener is not listener
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for pump, pair in ((self._ask, (near, far)), (self._pump, (far, near))):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
             if was_cut:
                 self.cut()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _ask(self, source: socket.socket, sink: socket.socket) -> None:
+        self._pump(source, sink, lambda: time.sleep(self._delay_seconds))
+
+    def _pump(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
         with contextlib.suppress(OSError):
             while received := source.recv(65536):
+                before_each()
                 self._flowing.wait()
                 sink.sendall(received)
         for end in (source, sink):

@@ -72,6 +72,7 @@ class Server(abc.ABC):
         self.variable = f"TEST_{self.name.upper()}_URL"
         self.port_variable = f"TEST_{self.name.upper()}_PORT"
         self.place = VAR / self.name
+        self._started: subprocess.Popen[bytes] | None = None
 
     @abc.abstractmethod
     def find(self) -> Programs | None:
@@ -152,10 +153,17 @@ class Server(abc.ABC):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, number)
             if _until(lambda: not self._left(), STOP_SECONDS):
+                self._reap()
                 return
         raise UnavailableError(f"{self.title} does not end: {self._left()}")
 
     gentle_signal = signal.SIGTERM
+
+    def _reap(self) -> None:
+        """Let the kernel forget the server if it was our child."""
+        if self._started is not None:
+            self._started.wait()
+        self._started = None
 
     def remove(self) -> None:
         """Stop the server and delete its data."""
@@ -224,7 +232,9 @@ class Server(abc.ABC):
         state.port = self._free_port()
         self.prepare()
         self.log.unlink(missing_ok=True)
-        process = owner.start(self.command(programs, state.port), self.data, self.log)
+        self._started = process = owner.start(
+            self.command(programs, state.port), self.data, self.log
+        )
         state.process = process.pid
         self._write(state)
         _until(lambda: process.poll() is not None or self.ready(state), START_SECONDS)
