@@ -20,12 +20,14 @@ from events_app import (
     errors,
     event,
     failures,
+    intake,
     journal,
     listing,
     outbox,
     settings,
     sidecar,
     standings,
+    uri,
 )
 
 P = ParamSpec("P")
@@ -51,6 +53,8 @@ def _plainly(command: Callable[P, T]) -> Callable[P, T]:
         except SQLAlchemyError as error:
             reason = failures.words_of(error)
             raise click.ClickException(f"the database says: {reason}") from error
+        except intake.Unacceptable as error:
+            raise click.ClickException(str(error)) from error
         except UnicodeError as error:
             raise click.ClickException("an argument is not valid UTF-8") from error
 
@@ -128,15 +132,23 @@ def append(
 
     PATH is absolute and decoded; TO_PATH only for a rename.
     """
-    columns = {
-        "is_folder": int(folder),
+    database = sidecar.of(current_app).database
+    batch = outbox.Batch(is_postgresql=database.is_postgresql)
+    change = {
+        "user_id": user,
+        "type": kind,
+        "file_id": file_id,
+        "fs": uri.FILE_SYSTEM,
+        "from_path": path,
+        "to_path": to_path,
+        "is_folder": folder,
         "client_id": client_id,
         "actor_id": actor,
         "event_key": event_key,
+        "meta": None,
     }
-    sidecar.of(current_app).database.write(
-        lambda db: outbox.append(db, user, kind, file_id, path, to_path, **columns)
-    )
+    batch.add(intake.offered(change))
+    database.write(batch.write)
 
 
 @commands.command()

@@ -11,14 +11,17 @@
     ├── BrokenJournal            a rule of the journal does not hold: alarm, never carry on
     │   ├── HoleInJournal
     │   └── MoveMismatch
-    └── RequestError             answered as JSON
+    └── RequestError             answered as JSON, of a stream before it starts
         ├── Unauthorized         401/401
         ├── WrongTokenType       401/40020
         ├── MissingScope         403/40089
         ├── EventsDisabled       403/40019
         ├── BadParameter         400/40001
         ├── ForeignFolder        403/403
+        ├── ForeignUser          403/403
         ├── CannotResume         410/410
+        ├── TooLarge             413/413
+        ├── UnsupportedBody      415/415
         ├── TooManyStreams       429/429
         ├── DatabaseAway         503/503
         └── Unforeseen           500/50005
@@ -29,6 +32,7 @@ A class's docstring is its message. The codes are the table *Errors* of the prot
 from __future__ import annotations
 
 import inspect
+from typing import Self
 
 
 class EventsError(Exception):
@@ -81,6 +85,12 @@ class RequestError(EventsError):
     data: dict[str, object] | None = None
     """What a program needs to go on, beside the words."""
 
+    def at(self, index: int) -> Self:
+        """Say that the change of this index in a body, counted from 0, is the reason."""
+        self.data = {"index": index, "reason": self.message}
+        self.message = f"change {index}: {self.message}"
+        return self
+
 
 class Unauthorized(RequestError):
     """A valid access token is required."""
@@ -124,11 +134,32 @@ class ForeignFolder(RequestError):
     code = 403
 
 
+class ForeignUser(RequestError):
+    """These changes are somebody else's."""
+
+    status = 403
+    code = 403
+
+
 class CannotResume(RequestError):
     """The cursor cannot be honoured; list the folder and go on from the fresh cursor."""
 
     status = 410
     code = 410
+
+
+class TooLarge(RequestError):
+    """The body is too large."""
+
+    status = 413
+    code = 413
+
+
+class UnsupportedBody(RequestError):
+    """The body is of a type that is not taken here."""
+
+    status = 415
+    code = 415
 
 
 class TooManyStreams(RequestError):

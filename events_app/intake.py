@@ -25,6 +25,8 @@ LENGTHS = {
 REQUIRED = ("user_id", "type", "file_id", "fs", "from_path")
 OPTIONAL = ("to_path", "client_id", "actor_id", "event_key")
 
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
 
 class Unacceptable(ValueError):
     """The reason why a row is journalled as rejected."""
@@ -39,6 +41,16 @@ def clean(raw: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         return _accept(raw, now)
     except Unacceptable as reason:
         return reject(raw, str(reason), now)
+
+
+def offered(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what to insert for a change that is not written yet; the database adds its time.
+
+    Raises `Unacceptable` for what `clean` would reject.
+    """
+    values = _accept({**raw, "created_at": _ANY_TIME}, _ANY_TIME)
+    del values["created_at"], values["rejected"]
+    return values
 
 
 def reject(raw: Mapping[str, Any], reason: str, now: datetime) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -59,6 +61,9 @@ _AFTER = (
     .limit(bindparam("rows"))
 )
 _AFTER_OF_USER = _AFTER.where(journal.c.user_id == bindparam("user_id"))
+_OF_KEYS = select(journal.c.user_id, journal.c.event_key, journal.c.position).where(
+    tuple_(journal.c.user_id, journal.c.event_key).in_(bindparam("keys", expanding=True))
+)
 _TAG = select(journal.c.tag).where(journal.c.position == bindparam("position"))
 _OUTBOX_HOLDS = select(outbox.c.id).order_by(outbox.c.id).offset(bindparam("rows")).limit(1)
 
@@ -168,6 +173,14 @@ def page_of_user(connection: Connection, user_id: str, position: int, upto: even
 def tag_at(connection: Connection, position: int) -> int | None:
     """Return the tag of the row at `position`; None when there is no such row."""
     return connection.scalar(_TAG, {"position": position})
+
+
+def positions_of_keys(
+    connection: Connection, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    """Return the position of each (user, event key) that has one, of at most `PAGE_ROWS`."""
+    found = connection.execute(_OF_KEYS, {"keys": keys})
+    return {(row.user_id, row.event_key): row.position for row in found}
 
 
 class Past(NamedTuple):

@@ -258,6 +258,18 @@ class Settings:
         "The most durable cursors kept for one user; those never resumed go first, then the"
         " longest unseen.",
     )
+    append_max_rows: int = variable(
+        "EVENTS_APPEND_MAX_ROWS",
+        kinds.count(1, 1_000_000),
+        "10000",
+        "The most changes in one request that appends.",
+    )
+    append_max_bytes: int = variable(
+        "EVENTS_APPEND_MAX_BYTES",
+        kinds.count(1_000),
+        "5242880",
+        "The longest body of such a request (5 MiB).",
+    )
     log_format: Literal["line", "json"] = variable(
         "EVENTS_LOG_FORMAT",
         kinds.one_of("line", "json"),

@@ -39,6 +39,7 @@ from events_app.settings import Settings
 from events_app.stream import Pace, Request, Stream, Surroundings
 from events_app.tailer import Tailer
 from events_app.tally import Tally
+from events_app.writing import Writing
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Sidecar:
         self.keys = keys.source(configured, self.clock)
         self.revocation = Revocation(revocation.installed(), configured.token_recheck_seconds)
         self.admission = Admission(_caps(configured), self.clock, self.tally)
+        self.writing = Writing(self.database, self.tailer, self.clock)
         self._watch = Watch()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self._transacting: list[gevent.Greenlet[..., Any]] = []
@@ -120,6 +122,7 @@ class Sidecar:
 
     def stop(self) -> None:
         """Tell every stream that the worker stops; they end over `EVENTS_DRAIN` seconds."""
+        self.writing.stop()
         self.admission.stop()
 
     def close(self) -> None:

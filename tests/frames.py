@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 from urllib.parse import quote
 
-from tests.serving import EVENTS_PATH, Server
+from tests.serving import EVENTS_PATH
 
 FRAME = re.compile(
     rb"event: ([a-z-]+)\n(?:id: ([A-Za-z0-9_-]+)\n)?(?:retry: [1-9]\d*\n)?data: ([\x20-\x7e]+)\n\n"
@@ -30,12 +31,22 @@ class Frame(NamedTuple):
         return document if isinstance(document, list) else [document]
 
 
+class Serves(Protocol):
+    """What a reader needs of a server."""
+
+    def connect(self) -> socket.socket:
+        """Open a connection."""
+
+    def headers(self, user: str, client_id: str | None) -> dict[str, str]:
+        """Make the headers of a request."""
+
+
 class Reader:
     """One connection. Every byte must belong to a frame, or the test fails."""
 
     def __init__(
         self,
-        server: Server,
+        server: Serves,
         user: str = "42",
         client_id: str | None = None,
         uri: str = "cloudreve://my",
@@ -44,14 +55,14 @@ class Reader:
         token: str | None = None,
     ) -> None:
         self.connection = server.connect()
-        headers = server.headers(user, client_id)
+        headers = {"Host": "x"} | server.headers(user, client_id)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         target = f"{EVENTS_PATH}?uri={quote(uri, safe='')}{query}"
-        self.connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
+        self.connection.sendall(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
         self._raw = b""
         self._body = b""
         self.ended = False

@@ -17,7 +17,10 @@ TABLE = {
     "EventsDisabled": (403, 40019),
     "BadParameter": (400, 40001),
     "ForeignFolder": (403, 403),
+    "ForeignUser": (403, 403),
     "CannotResume": (410, 410),
+    "TooLarge": (413, 413),
+    "UnsupportedBody": (415, 415),
     "TooManyStreams": (429, 429),
     "DatabaseAway": (503, 503),
     "Unforeseen": (500, 50005),
@@ -45,6 +48,15 @@ def test_what_passes_by_itself_says_when_to_come_back() -> None:
     waits = {name: getattr(CLASSES[name], "retry_after_seconds", None) for name in TABLE}
     said = {name: seconds for name, seconds in waits.items() if seconds is not None}
     assert said == {"TooManyStreams": 30, "DatabaseAway": 5}
+
+
+def test_an_error_tells_which_change_is_the_reason() -> None:
+    error = errors.BadParameter("it is odd").at(3)
+    assert (error.message, error.data) == (
+        "change 3: it is odd",
+        {"index": 3, "reason": "it is odd"},
+    )
+    assert errors.BadParameter().data is None
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -16,5 +16,5 @@ GRANT SELECT ON file_event_grant TO events_sidecar;
 -- It compares the schema with its own version at the start.
 GRANT SELECT ON file_event_schema_version TO events_sidecar;
 
--- Only for `flask events append`, which writes a row as the app does:
+-- Only for appending by HTTP and by `flask events append`, which write as the app does:
 -- GRANT INSERT ON file_event_outbox TO events_sidecar;

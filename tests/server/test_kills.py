@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 import sqlalchemy
 
-from events_app import subscriptions
+from events_app import schema
 from events_app.database import IDLE_IN_TRANSACTION_SECONDS
 from tests import conftest, databases
 from tests.frames import Reader
@@ -369,7 +369,7 @@ def witnesses_on_both_workers(place: Place, stack: contextlib.ExitStack) -> list
         if len(shared) == 2 and all(len(each) >= 3 for each in shared.values()):
             break
     for each in found:
-        eventually(lambda each=each: place.stored(each).state == subscriptions.LIVE)  # type: ignore[misc]
+        eventually(lambda each=each: place.stored(each).state == schema.LIVE)  # type: ignore[misc] # its own default
     return found
 
 

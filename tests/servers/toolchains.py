@@ -64,8 +64,8 @@ TOOLCHAINS = (
         "PHP",
         ("php", "-r", "echo PHP_VERSION, ' ', implode(' ', get_loaded_extensions());"),
         (8, 1),
-        ("pdo_pgsql", "pdo_mysql"),
-        ("php-cli", "php-pgsql", "php-mysql"),
+        ("curl", "pdo_pgsql", "pdo_mysql"),
+        ("php-cli", "php-curl", "php-pgsql", "php-mysql"),
     ),
     # Networks that are cut. The 2 is of its name: its version follows it.
     Toolchain("iproute2", ("ip", "-V"), (2,), (), ("iproute2",)),

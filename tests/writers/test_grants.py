@@ -10,9 +10,12 @@ import pytest
 import sqlalchemy
 from sqlalchemy import exc
 
-from events_app import sequencer, settings, upkeep
+from events_app import errors, outbox, sequencer, settings, upkeep
+from events_app.clock import SystemClock
 from events_app.database import Database
+from events_app.tailer import Tailer
 from events_app.tally import Tally
+from events_app.writing import Writing
 from tests import databases, serving
 from tests.writers import roles
 
@@ -156,3 +159,22 @@ def test_the_sidecars_role_may_prune_and_expire(granted: roles.Roles) -> None:
         serving.eventually(nothing_kept)
     finally:
         database.close()
+
+
+def test_appending_by_http_takes_the_grant_that_the_page_shows_for_it(
+    granted: roles.Roles,
+) -> None:
+    """Without it whoever appends is told what is missing, and that coming back is no use."""
+    database = Database(granted.address("sidecar"))
+    tailer = Tailer(database, SystemClock(), 0.25)
+    change = dict.fromkeys(outbox.COLUMNS) | {
+        "user_id": "grants",
+        "type": "create",
+        "file_id": "f",
+        "fs": "my",
+        "from_path": "/f",
+        "is_folder": 0,
+    }
+    with pytest.raises(errors.Unforeseen, match="may not INSERT into file_event_outbox"):
+        Writing(database, tailer, SystemClock()).append([change])
+    database.close()

@@ -15,6 +15,7 @@ PAGES = databases.ROOT / "docs" / "how-to"
 EXAMPLES = programs.EXAMPLES
 
 QUOTED = [
+    ("write-events-by-http.md", "php/AppendEvents.php"),
     ("write-events-from-php.md", "php/FileEvents.php"),
     ("grants.md", "sql/roles-postgresql.sql"),
     ("grants.md", "sql/grants-postgresql.sql"),
