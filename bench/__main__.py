@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from bench import (
+    append,
     catch_up,
     connects,
     fan_out,
@@ -29,6 +30,7 @@ FIGURES: dict[str, Callable[..., Table]] = {
     "latency": latency.measure,
     "mover": mover.measure,
     "inserts": inserts.measure,
+    "append": append.measure,
     "catch-up": catch_up.measure,
     "connects": connects.measure,
     "fold": fold.measure,
