@@ -54,6 +54,7 @@ class Fetched:
         self._algorithm = algorithm
         self._clock = clock
         self._known: Sequence[jwk.Named] = ()
+        self._document = b""
         self._failure: str | None = None
         self._flight: gevent.Greenlet[[], None] | None = None
         self._asked_at: float | None = None
@@ -97,7 +98,7 @@ class Fetched:
     def _refresh(self) -> None:
         try:
             with gevent.Timeout(FETCH_SECONDS, TimeoutError("it takes too long")):
-                self._known = _parse(self._fetch(), self._algorithm)
+                self._take(self._fetch())
         except _FAILURES as error:
             if self._failure is None:
                 log.error("the keys that verify tokens cannot be fetched: %s", error)
@@ -108,6 +109,12 @@ class Fetched:
             self._failure = None
         finally:
             self._flight = None
+
+    def _take(self, document: bytes) -> None:
+        """Know the keys of `document`; what is wrong with some is said when it changes."""
+        if document != self._document:
+            self._known = _parse(document, self._algorithm)
+            self._document = document
 
 
 # URLError is an OSError; a document that is none of JSON, or holds no key, a ValueError.

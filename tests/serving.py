@@ -80,7 +80,9 @@ class Server:
         self.workers = workers
         self.database_url = url
         self.environment = plain_environment() | SETTINGS | dict(settings or {})
-        self.environment |= {"EVENTS_DATABASE_URL": url, "EVENTS_JWT_SECRET": self.secret}
+        self.environment |= {"EVENTS_DATABASE_URL": url}
+        if "EVENTS_JWT_ALGORITHM" not in self.environment:  # the others have no use for it
+            self.environment["EVENTS_JWT_SECRET"] = self.secret
         self.process: subprocess.Popen[bytes] | None = None
         self.listener: socket.socket | None = None
         self._dial: Dial = socket.create_connection

@@ -31,7 +31,7 @@ from events_app import (
     uri,
 )
 from events_app.app import create_app
-from tests import databases, reused, tokens
+from tests import databases, key_server, reused, tokens
 from tests.serving import free_port
 from tests.tokens import SECRET, bearer
 
@@ -139,7 +139,7 @@ def test_beside_make_run_token_takes_its_secret(tmp_path: Path) -> None:
 
 def test_with_a_public_key_there_is_nothing_to_sign_with(tmp_path: Path) -> None:
     pem = tmp_path / "key.pem"
-    pem.write_text("not looked at")
+    pem.write_bytes(key_server.public_pem(key_server.RSA))
     app = tokens.app(JWT_ALGORITHM="RS256", JWT_PUBLIC_KEY_FILE=str(pem))
     for command in (["token"], ["tail", "--url", "http://127.0.0.1:1"]):
         assert "private key" in one_line(run(app, *command, "--user", "42"))

@@ -112,6 +112,20 @@ def test_a_token_that_names_no_key_means_the_only_one(site: Site) -> None:
     assert site.finds(None) is None
 
 
+def test_a_key_that_cannot_be_used_is_told_of_once_and_one_for_others_not_at_all(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.server.offer(
+        key_server.jwk(RSA, "one"),
+        key_server.jwk(OTHER_RSA, "broken", n="!"),
+        key_server.jwk(EC, "curve", "ES256"),
+    )
+    for _ in range(3):
+        site.refresh()
+    assert len(caplog.records) == 1
+    assert "left out" in caplog.text
+
+
 def test_keys_for_other_purposes_do_not_count(site: Site) -> None:
     site.server.offer(
         key_server.jwk(RSA, "one"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, make_url
 
+from events_app import revocation
 from tests.serving import Server, eventually, free_port
 
 
@@ -50,3 +51,38 @@ def test_a_database_that_is_not_there_is_waited_for(url: str, tmp_path: Path) ->
     finally:
         server.stop()
     assert str(make_url(url).password) not in server.log.read_text()
+
+
+def says_why_it_ends(server: Server) -> str:
+    """Start it, and return what it wrote until it ended by itself."""
+    server.start(ready=False)
+    process = server.process
+    assert process is not None
+    try:
+        assert process.wait(30) != 0
+    finally:
+        server.stop()
+    return server.log.read_text()
+
+
+def test_a_key_file_without_a_key_stops_the_start(tmp_path: Path) -> None:
+    """It does not start one worker after the other, of which each finds the same."""
+    pem = tmp_path / "key.pem"
+    pem.write_text("no key")
+    settings = {"EVENTS_JWT_ALGORITHM": "RS256", "EVENTS_JWT_PUBLIC_KEY_FILE": str(pem)}
+    server = Server("sqlite:///var/never-opened.db", tmp_path / "log", settings, workers=1)
+    said = says_why_it_ends(server)
+    assert said.count("EVENTS_JWT_PUBLIC_KEY_FILE holds no public key in PEM form") == 1
+    assert "Traceback" not in said
+
+
+def test_a_package_that_cannot_be_asked_stops_the_start(tmp_path: Path) -> None:
+    described = tmp_path / "installed" / "files_tokens-1.0.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: files-tokens\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text(f"[{revocation.GROUP}]\nfiles = no_such_module:x\n")
+    server = Server("sqlite:///var/never-opened.db", tmp_path / "log", workers=1)
+    server.environment["PYTHONPATH"] = str(described.parent)
+    said = says_why_it_ends(server)
+    assert said.count(f"the entry point files of {revocation.GROUP} cannot be loaded") == 1
+    assert "no_such_module" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import sqlalchemy
 
 from tests import databases, key_server
 from tests.frames import Reader
-from tests.key_server import OTHER_RSA, RSA, KeyServer, signed_by
+from tests.key_server import OTHER_RSA, RSA, KeyServer, public_pem, signed_by
 from tests.serving import EVENTS_PATH, Server, eventually, free_port
 
 EXAMPLE = databases.ROOT / "examples" / "revocation"
@@ -49,9 +50,7 @@ def bearer(text: str) -> dict[str, str]:
 def verifying_by(jwks_url: str, url: str, log: Path) -> Server:
     """Make a server with one worker, so that the fetches can be counted."""
     settings = {"EVENTS_JWT_ALGORITHM": "RS256", "EVENTS_JWT_JWKS_URL": jwks_url}
-    server = Server(url, log, settings, workers=1)
-    del server.environment["EVENTS_JWT_SECRET"]
-    return server
+    return Server(url, log, settings, workers=1)
 
 
 def opens(server: Server, token: str) -> None:
@@ -101,6 +100,23 @@ def test_a_key_server_that_is_away_at_the_start_is_waited_for(
             opens(server, token)
         opens(server, token)
         assert ask(server, bearer(signed_by(OTHER_RSA, "one"))) == UNAUTHORIZED
+
+
+def test_a_reload_reads_the_key_file_again(sqlite_url: str, tmp_path: Path) -> None:
+    """During a rotation two keys are good, and nobody is refused meanwhile."""
+    pem = tmp_path / "keys.pem"
+    pem.write_bytes(public_pem(RSA))
+    settings = {"EVENTS_JWT_ALGORITHM": "RS256", "EVENTS_JWT_PUBLIC_KEY_FILE": str(pem)}
+    old, new = bearer(signed_by(RSA)), bearer(signed_by(OTHER_RSA))
+    with Server(sqlite_url, tmp_path / "log", settings).running() as server:
+        assert (ask(server, old), ask(server, new)) == (GOOD, UNAUTHORIZED)
+        pem.write_bytes(public_pem(RSA, OTHER_RSA))
+        assert server.process is not None
+        before = set(server.worker_pids())
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: not before & set(server.worker_pids()))
+        eventually(server.is_ready)
+        assert (ask(server, old), ask(server, new)) == (GOOD, GOOD)
 
 
 # -- an app that revokes -------------------------------------------------------------------------
