@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import ssl
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 import jwt
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
 
 from tests.tokens import claims
 
@@ -83,6 +89,24 @@ class KeyServer:
         self._http.shutdown()
         self._http.server_close()
 
+    def certify(self, folder: Path) -> Path:
+        """Speak TLS from now on; return the certificate, which nobody has signed but itself."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate, private = folder / "certificate.pem", folder / "private.pem"
+        certificate.write_bytes(_certificate(key))
+        private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, private)
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        self.url = self.url.replace("http:", "https:")
+        return certificate
+
     def offer(self, *keys: Any) -> None:
         """Answer this set of keys from now on."""
         self.document = jwks(*keys)
@@ -91,6 +115,25 @@ class KeyServer:
         """Send a byte now and then until the client has gone."""
         while not self._leave.wait(DRIP_SECONDS):
             write(b" ")
+
+
+def _certificate(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Write a certificate of this address, good for a day."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "keys")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _handler_of(server: KeyServer) -> type[BaseHTTPRequestHandler]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import gevent.event
@@ -244,6 +245,22 @@ def test_a_fetch_under_way_is_shared_and_holds_up_nobody_who_knows_the_key() -> 
     gevent.joinall(waiting)
     assert all(each.value for each in waiting)
     assert answers == []
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stands between could give out keys of their own."""
+    with KeyServer(key_server.jwks(key_server.jwk(RSA))) as server:
+        certificate = server.certify(tmp_path)
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            Address(server.url).read()
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert Address(server.url).read() == server.document
+        elsewhere = server.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            Address(elsewhere).read()
 
 
 def test_name_and_password_in_the_address_are_sent_and_not_told() -> None:

@@ -220,6 +220,10 @@ class Site:
         headers, query = {"X-CSRF-TOKEN": CSRF}, {"uri": "cloudreve://trash"}
         if place == "header":
             headers["Authorization"] = f"Bearer {text}"
+        elif place == "header in small letters":
+            headers["Authorization"] = f"bearer {text}"
+        elif place == "two headers":
+            headers["Authorization"] = f"Bearer {text},Bearer {text}"
         elif place == "cookie":
             headers["Cookie"] = f"access_token_cookie={text}"
         else:
@@ -259,3 +263,14 @@ def test_each_fault_has_one_answer_wherever_the_token_is(site: Site, fault: str)
     }
     answers = {"reading": reading, "writing": writing}
     assert found == {(place, door): answers[door] for place, door in found}
+
+
+@pytest.mark.parametrize("place", ["header in small letters", "two headers"])
+@pytest.mark.parametrize("fault", ["none", "expired", "a refresh token", "a service's"])
+def test_a_header_of_another_form_is_refused_whatever_is_in_it(
+    site: Site, place: str, fault: str
+) -> None:
+    """The clients that this speaks to write it in one way; a server joins two headers so."""
+    text = FAULTS[fault][0](site.signer)
+    for writing in (False, True):
+        assert site.answer(place, text, writing=writing) == UNAUTHORIZED
