@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -184,16 +185,20 @@ def test_where_no_answer_comes_open_streams_stay(
     assert [each.ended for each in streams] == [False, True, False, False]
 
 
-def test_one_token_that_makes_a_function_fail_protects_no_other() -> None:
-    def fails_for_one(claims: Mapping[str, Any]) -> str | None:
-        return None if claims["jti"] == "fine" else {"two": "gone"}[claims["jti"]]
+def test_tokens_that_make_a_function_fail_protect_no_other() -> None:
+    """Only failures in a row put a round off: then it is the function, and not the tokens."""
+    register = Register("gone")
 
-    rounds = Revocation((fails_for_one,), 60)
-    streams = [Open(), Open(), Open()]
-    for stream, text in zip(streams, ('{"jti": "one"}', '{"jti": "two"}', "{}"), strict=True):
-        rounds.watch(stream, text)
+    def fails_for_some(claims: Mapping[str, Any]) -> str | None:
+        return register({"jti": {"good": "good", "gone": "gone"}[claims["jti"]]})
+
+    rounds = Revocation((fails_for_some,), 60)
+    ids = ["bad 1", "bad 2", "good", "bad 3", "bad 4", "gone"]
+    streams = [Open() for _ in ids]
+    for stream, jti in zip(streams, ids, strict=True):
+        rounds.watch(stream, json.dumps({"jti": jti}))
     rounds.go_round()
-    assert [each.ended for each in streams] == [False, True, False]
+    assert [each.ended for each in streams] == [False] * 5 + [True]
 
 
 # -- what is installed ---------------------------------------------------------------------------
