@@ -27,6 +27,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 
 import gevent
+from gevent.event import Event
 
 from events_app import errors, jwk
 from events_app.clock import Clock
@@ -56,6 +57,7 @@ class Fetched:
         self._known: Sequence[jwk.Named] = ()
         self._document = b""
         self._failure: str | None = None
+        self._failing = Event()
         self._flight: gevent.Greenlet[[], None] | None = None
         self._asked_at: float | None = None
 
@@ -63,8 +65,9 @@ class Fetched:
         """Keep the set fresh; ends when the greenlet is killed."""
         while True:
             self._join_fetch()
-            pause = REFRESH_SECONDS if self._failure is None else RETRY_SECONDS
-            gevent.sleep(pause * random.uniform(0.8, 1))  # noqa: S311 -- guards nothing
+            share = random.uniform(0.8, 1)  # noqa: S311 -- guards nothing
+            if self._failing.wait(REFRESH_SECONDS * share):
+                gevent.sleep(RETRY_SECONDS * share)
 
     def fitting(self, key_id: str | None) -> Sequence[Any]:
         """Return the key of that id, or the only one for a token that names none."""
@@ -103,10 +106,12 @@ class Fetched:
             if self._failure is None:
                 log.error("the keys that verify tokens cannot be fetched: %s", error)
             self._failure = str(error)
+            self._failing.set()
         else:
             if self._failure is not None:
                 log.info("the keys that verify tokens are fetched again")
             self._failure = None
+            self._failing.clear()
         finally:
             self._flight = None
 
