@@ -10,6 +10,7 @@ from sqlalchemy import Connection, exc, false, select, update
 
 from events_app import failures, schema
 from events_app.clock import Clock
+from events_app.columns import utc_now
 from events_app.database import Database
 
 # How long a database may be read-only before a worker that has nothing to write notices.
@@ -18,7 +19,8 @@ EVERY_SECONDS = 5.0
 _TABLES = (schema.outbox, schema.journal, schema.state, schema.subscription)
 _STATE = schema.state.c
 _LOCK = select(_STATE.id).where(_STATE.id == 1).with_for_update(skip_locked=True)
-_REWRITE = update(schema.state).values(updated_at=_STATE.updated_at)
+# Of a value that stays the same SQLite and InnoDB would write nothing.
+_TOUCH = update(schema.state).values(updated_at=utc_now())
 
 
 class Probe:
@@ -46,12 +48,12 @@ class Probe:
 
 def _try_to_write(connection: Connection) -> None:
     """Write no row: enough for a read-only database to refuse, and costs no transaction id."""
-    connection.execute(_REWRITE.where(_STATE.id < 0))
+    connection.execute(_TOUCH.where(_STATE.id < 0))
 
 
 def _try_all(connection: Connection) -> None:
-    """Look for every table and column, and write a row as it is, unless somebody else does."""
+    """Look for every table and column, and write a row, unless somebody else does."""
     for table in _TABLES:
         connection.execute(select(table).where(false()))
     if connection.scalar(_LOCK) is not None:
-        connection.execute(_REWRITE.where(_STATE.id == 1))
+        connection.execute(_TOUCH.where(_STATE.id == 1))

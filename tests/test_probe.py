@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ def test_a_read_only_database_is_noticed_though_nothing_waits(
 
 def test_after_a_write_that_failed_it_asks_for_everything_at_once(database: Database) -> None:
     asking, _, seen = asked(database)
+    before = database.read(last_written)
     with pytest.raises(exc.DBAPIError):
         database.write(lambda db: db.execute(text("INSERT INTO nowhere VALUES (1)")))
     seen.clear()
@@ -86,9 +88,16 @@ def test_after_a_write_that_failed_it_asks_for_everything_at_once(database: Data
     for table in ("outbox", "journal", "state", "subscription"):
         assert any(f"FROM file_event_{table}" in statement for statement in seen)
     assert any("UPDATE file_event_state" in statement for statement in seen)
+    # Something has to change, or SQLite writes nothing and a full disk stays unnoticed.
+    assert database.read(last_written) > before
     seen.clear()
     asking.ask_if_due()
     assert seen == []
+
+
+def last_written(connection: sqlalchemy.Connection) -> datetime:
+    """Read when the state row was written last."""
+    return connection.scalars(sqlalchemy.select(schema.state.c.updated_at)).one()
 
 
 def test_a_table_that_is_gone_is_noticed_by_whoever_needed_it(empty_url: str) -> None:
