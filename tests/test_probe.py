@@ -97,7 +97,8 @@ def test_after_a_write_that_failed_it_asks_for_everything_at_once(database: Data
 
 def last_written(connection: sqlalchemy.Connection) -> datetime:
     """Read when the state row was written last."""
-    return connection.scalars(sqlalchemy.select(schema.state.c.updated_at)).one()
+    found: datetime = connection.scalars(sqlalchemy.select(schema.state.c.updated_at)).one()
+    return found
 
 
 def test_a_table_that_is_gone_is_noticed_by_whoever_needed_it(empty_url: str) -> None:
