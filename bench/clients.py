@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from bench.crowd import End
 from bench.worker import Worker
 from tests.databases import ROOT
 
@@ -48,6 +49,16 @@ class Clients:
         if answer["changes"] != changes:
             raise TimeoutError(f"{answer['changes']} changes have come instead of {changes}")
         return float(answer["last_at"])
+
+    def wait_for_keep_alives(self, count: int, seconds: float) -> None:
+        """Return when so many keep-alives have come since the call."""
+        came = self._tell(**{"keep-alives": count}, seconds=seconds)
+        if came < count:
+            raise TimeoutError(f"{came} keep-alives have come instead of {count}")
+
+    def ends(self, seconds: float) -> list[End]:
+        """Wait until every stream has ended, for so long at most; return how each ended."""
+        return [End(*each) for each in self._tell(ends=seconds)]
 
     def watch(self) -> None:
         """Take the time of each change exactly, from now on; it costs the worker more."""

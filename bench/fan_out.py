@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -58,23 +59,34 @@ def _stall_cells(samples: list[float]) -> list[str]:
 
 def _rival(count: int, rounds: int) -> tuple[list[float], list[float]]:
     with worker.Worker(worker.RIVAL_PLAIN).running() as running, clients.crowd() as crowd:
-        told = _Told(running, crowd, count, lambda _: running.ask("/publish"))
+        told = Told(running, crowd, count, lambda _: running.ask("/publish"))
         return list(told.rates(rounds, 0)), list(told.stalls(rounds))
 
 
 def _ours(
     count: int, rounds: int, served: worker.Served, settings: dict[str, str]
 ) -> tuple[list[float], list[float]]:
+    with _telling(count, served, settings) as told:
+        stored = "EVENTS_CONFIRM_SECONDS" in settings
+        found = list(told.rates(rounds, STORE_SECONDS if stored else 0))
+        return found, [] if stored else list(told.stalls(rounds))
+
+
+def rates(count: int, rounds: int) -> list[float]:
+    """Return the frames per second of the worker's time, on SQLite, for each round."""
+    with _telling(count, worker.OURS, {}) as told:
+        return list(told.rates(rounds, 0))
+
+
+@contextlib.contextmanager
+def _telling(count: int, served: worker.Served, settings: dict[str, str]) -> Iterator[Told]:
     settings = {"EVENTS_POLL_INTERVAL": "0.02"} | settings
     with (
         places.database("sqlite") as url,
         worker.Worker(served, url, settings).running() as running,
         clients.crowd() as crowd,
     ):
-        told = _Told(running, crowd, count, _appender(url))
-        stored = "EVENTS_CONFIRM_SECONDS" in settings
-        rates = list(told.rates(rounds, STORE_SECONDS if stored else 0))
-        return rates, [] if stored else list(told.stalls(rounds))
+        yield Told(running, crowd, count, _appender(url))
 
 
 def _appender(url: str) -> Publish:
@@ -88,12 +100,13 @@ def _appender(url: str) -> Publish:
     return append
 
 
-class _Told:
+class Told:
     """One worker with its streams, told the same again and again."""
 
     def __init__(
         self, running: worker.Worker, crowd: clients.Clients, count: int, publish: Publish
     ) -> None:
+        """Open so many streams, and tell them a few changes that do not count."""
         self._running = running
         self._crowd = crowd
         self._count = count
@@ -125,6 +138,6 @@ class _Told:
         self._running.ask("/bench/begin")
         for _ in range(rounds * FRAMES_IN_ROUND):
             time.sleep(PAUSE_SECONDS)
-            self._running.ask("/bench/gap")
+            self._running.longest_gap()
             self._tell()
-            yield 1000 * float(self._running.ask("/bench/gap"))
+            yield 1000 * self._running.longest_gap().wall

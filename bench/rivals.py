@@ -6,6 +6,7 @@ yields bytes which are the same for everybody.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def _answer(path: str) -> bytes:
     elif path == "/bench/begin":
         _ticks.begin()
     elif path == "/bench/gap":
-        return repr(_ticks.longest_gap()).encode()
+        return json.dumps(_ticks.longest_gap()).encode()
     return b"ok"
 
 

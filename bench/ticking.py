@@ -1,9 +1,9 @@
-"""The application as it is, with a door that tells how long the event loop stood still."""
+"""The application as it is, with doors that tell what its event loop and its memory do."""
 
 from __future__ import annotations
 
 from bench import ticks
-from wsgi import app
+from tests.server.harness_remains import app
 
 __all__ = ["app"]
 
@@ -18,6 +18,6 @@ def begin() -> str:
 
 
 @app.get("/bench/gap")
-def gap() -> str:
-    """Tell the longest gap since the last question, in seconds."""
-    return repr(_ticks.longest_gap())
+def gap() -> list[float]:
+    """Tell the longest gaps since the last question, in seconds."""
+    return list(_ticks.longest_gap())

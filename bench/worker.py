@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import secrets
 import subprocess
@@ -17,6 +18,7 @@ from urllib.error import URLError
 
 import jwt
 
+from bench.ticks import Gap
 from events_app.api import EVENTS_PATH
 from tests import serving
 from tests.databases import ROOT, plain_environment
@@ -66,6 +68,7 @@ class Worker:
         if database_url is not None:
             self._environment["EVENTS_DATABASE_URL"] = database_url
         self.pid = 0
+        self._process: subprocess.Popen[bytes] | None = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
@@ -82,6 +85,7 @@ class Worker:
             ) as process,
         ):
             try:
+                self._process = process
                 self._wait_until_ready(process)
                 self.pid = serving.child_pids(process.pid)[0]
                 yield self
@@ -110,6 +114,29 @@ class Worker:
         address = f"http://127.0.0.1:{self.port}{path}"
         with urllib.request.urlopen(address, timeout=START_SECONDS) as answer:
             return str(answer.read().decode())
+
+    def metric(self, name: str) -> float:
+        """Read one of the worker's numbers."""
+        found = re.search(rf"^{name}{{worker=.*}} (.+)$", self.ask("/metrics"), re.MULTILINE)
+        if found is None:
+            raise LookupError(f"the worker has no number {name}")
+        return float(found[1])
+
+    def holds(self) -> dict[str, int]:
+        """Tell what the worker holds, by name, after its garbage was collected."""
+        answer: dict[str, int] = json.loads(self.ask("/remains"))
+        return answer
+
+    def longest_gap(self) -> Gap:
+        """Tell how long the loop stood still since the last question, if it ticks."""
+        return Gap(*json.loads(self.ask("/bench/gap")))
+
+    def terminate(self) -> subprocess.Popen[bytes]:
+        """Tell gunicorn to stop; return its process."""
+        if self._process is None:
+            raise OSError("gunicorn was not started")
+        self._process.terminate()
+        return self._process
 
     def request(self, user_id: str, client_id: str) -> str:
         """Write the request for a stream of the whole tree."""

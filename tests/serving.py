@@ -70,7 +70,9 @@ class Server:
         *,
         workers: int = 2,
         secret: str | None = None,
+        application: str = "wsgi:app",
     ) -> None:
+        self.application = application
         self.secret = secret or secrets.token_urlsafe(48)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -116,7 +118,7 @@ class Server:
                     *(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"),
                     *(f"--bind=fd://{listener.fileno()}" for listener in listeners),
                     *(f"--bind={each}" for each in self.binds),
-                    *("--workers", str(self.workers), "wsgi:app"),
+                    *("--workers", str(self.workers), self.application),
                 ],
                 cwd=ROOT,
                 env=self.environment,
