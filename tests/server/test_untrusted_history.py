@@ -42,6 +42,7 @@ from tests.server.harness_history import (
     Backup,
     FileBackup,
     MovedFile,
+    RowsBackup,
     Scribe,
     Survivor,
 )
@@ -63,7 +64,8 @@ class Way(NamedTuple):
 WAYS = {
     "sqlite": Way(FileBackup, epoch_first=False),
     "sqlite-moved": Way(MovedFile, epoch_first=True),
-    "postgresql": Way(Backup, epoch_first=False, frozen=True),
+    "postgresql": Way(Backup, epoch_first=False),
+    "postgresql-frozen": Way(RowsBackup, epoch_first=False, frozen=True),
     "mariadb": Way(Backup, epoch_first=True),
 }
 FIRST, SECOND = harness.USERS
