@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import gevent.event
 import pytest
 from flask import Flask
 from sqlalchemy import Connection, select
 from werkzeug.test import TestResponse
 
-from events_app import schema, sidecar
+from events_app import append, schema, sidecar
 from tests import reused, rows, tokens
 from tests.serving import free_port
 from tests.tokens import EVENTS_PATH, bearer, token
@@ -236,6 +238,24 @@ def test_a_body_that_holds_no_changes_is_400(app: Flask, body: bytes) -> None:
 def test_a_bad_wait_is_400_and_nothing_is_written(app: Flask, query: str) -> None:
     assert refused(post(app, [CREATE], query)) == (400, 40001, None)
     assert written(app) == []
+
+
+class Stalled(io.RawIOBase):
+    """A body of which nothing comes."""
+
+    def read(self, _: int = -1) -> bytes:
+        gevent.event.Event().wait()
+        return b""
+
+
+def test_a_body_that_does_not_come_is_408(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append, "BODY_SECONDS", 0.001)
+    answer = app.test_client().post(
+        EVENTS_PATH,
+        headers=bearer(token()) | {"Content-Type": "application/json"},
+        environ_overrides={"wsgi.input": Stalled(), "CONTENT_LENGTH": "10"},
+    )
+    assert refused(answer) == (408, 408, None)
 
 
 def test_a_client_id_that_is_none_is_400(app: Flask) -> None:

@@ -16,6 +16,7 @@ from events_app import errors, event, schema, writing
 from events_app.clock import SystemClock
 from events_app.database import Database
 from events_app.outbox import COLUMNS
+from events_app.sequencer import Mover
 from events_app.tailer import Tailer
 from events_app.writing import Span, Writing
 from tests import reused, rows
@@ -101,6 +102,18 @@ def test_what_the_database_refuses_is_the_bodys_fault_and_nothing_is_written(
     with pytest.raises(errors.BadParameter, match="the database refuses a value"):
         of(database).append(batch)
     assert database.read(rows.waiting) == 0
+
+
+def test_batches_of_the_same_keys_that_race_are_told_once(database: Database) -> None:
+    """All of them are accepted, and the mover takes the first of each key."""
+    batch = [change(f"/{number}", f"k{number}") for number in range(50)]
+    racing = [gevent.spawn(of(database).append, batch) for _ in range(4)]
+    gevent.joinall(racing, raise_error=True)
+    done = Mover(database).step()
+    assert done is not None
+    assert (done.moved, done.rejected) == (200, 150)
+    told = select(schema.journal.c.from_path).where(schema.journal.c.rejected.is_(None))
+    assert set(database.read(lambda db: list(db.scalars(told)))) == {f"/{n}" for n in range(50)}
 
 
 def test_what_cannot_be_read_to_its_end_is_not_written(database: Database) -> None:

@@ -45,7 +45,7 @@ final class AppendEvents
             if (!in_array($status, self::COMES_BACK, true) || microtime(true) > $until) {
                 throw new RuntimeException("not appended: $status $answer");
             }
-            usleep((int) (1e6 * $pause * (0.5 + lcg_value())));
+            usleep((int) (1e3 * $pause * random_int(500, 1500)));
         }
     }
 

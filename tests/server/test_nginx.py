@@ -21,7 +21,7 @@ import httpx
 import pytest
 import sqlalchemy
 
-from events_app import schema, uri
+from events_app import schema, settings, uri
 from tests import conftest, databases
 from tests.frames import Reader
 from tests.server import test_shutdown, test_stream
@@ -199,6 +199,22 @@ def test_the_longest_folder_gets_through(server: Proxied) -> None:
         reader.expect("subscribed")
         server.append("create", f"{folder}/a", file_id="f")
         assert reader.changes(1)[0]["from"] == "/a"
+
+
+def test_the_longest_batch_gets_through(server: Proxied) -> None:
+    line = b'{"type":"create","file_id":"f","from":"/a"}\n'
+    most = settings.Settings().append_max_bytes
+    body = line + b" " * (most - len(line))
+    headers = server.headers() | {"Content-Type": "application/x-ndjson"}
+    for content, status, code in ((body, 201, 0), (body + b" ", 413, 413)):
+        answer = httpx.post(
+            server.events_url,
+            content=content,
+            headers=headers,
+            verify=server.nginx.trust,
+            timeout=30,
+        )
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
 def test_no_log_holds_a_token_of_the_query(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
