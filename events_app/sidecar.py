@@ -47,6 +47,7 @@ EXTENSION = "events"
 # A mover that is killed between two statements leaves a broken transaction to the pool, which says
 # so with a traceback. A database that is away takes longer, and is not waited for.
 LAST_TRANSACTION_SECONDS = 2.0
+KILLS = 3
 
 # A first frame leaves within a second, and is not put off for longer by a slow database.
 LOOK_SECONDS = 0.5
@@ -130,9 +131,16 @@ class Sidecar:
         self.tailer.stop()
         self.ledger.stop()
         gevent.joinall(self._transacting, timeout=LAST_TRANSACTION_SECONDS)
-        gevent.killall(self._greenlets)
+        self._end_greenlets()
         self.ledger.flush()
         self.database.close()
+
+    def _end_greenlets(self) -> None:
+        """End what runs here; a transaction may swallow the word, and so it is said again."""
+        for _ in range(KILLS):
+            left = [each for each in self._greenlets if not each.ready()]
+            gevent.killall(left, block=False)
+            gevent.joinall(left, timeout=LAST_TRANSACTION_SECONDS)
 
     def _run_aside(self, work: Callable[[], None]) -> None:
         gevent.spawn(self._in_turn, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import resource
@@ -171,6 +172,27 @@ def test_streams_leave_room_at_the_database_for_the_tailer(sqlite_url: str) -> N
     assert done.wait(10)
     parts.close()
     assert most == database.STREAMS_AT_ONCE < database.POOL_SIZE + database.POOL_OVERFLOW
+
+
+# -- the end of a worker ---------------------------------------------------------------------------
+
+
+def test_the_end_of_a_worker_is_not_swallowed_by_a_transaction(sqlite_url: str) -> None:
+    """One that is cut short may do that: the worker would keep its port and never end."""
+    environment = {"EVENTS_DATABASE_URL": sqlite_url, "EVENTS_JWT_SECRET": SECRET}
+    parts = sidecar.Sidecar(settings.load(environment))
+    stubborn = gevent.spawn(_swallow_once)
+    parts._greenlets.append(stubborn)
+    gevent.sleep(0)
+    with gevent.Timeout(10):
+        parts.close()
+    assert stubborn.ready()
+
+
+def _swallow_once() -> None:
+    with contextlib.suppress(gevent.GreenletExit):
+        Event().wait()
+    Event().wait()
 
 
 # -- the limit of descriptors --------------------------------------------------------------------
