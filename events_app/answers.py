@@ -7,9 +7,10 @@ import uuid
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from events_app import errors, logs
+from events_app import errors, failures, logs
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ def install(app: Flask) -> None:
     """Answer whatever goes wrong in `app` in one shape."""
     app.register_error_handler(errors.RequestError, _answer_request_error)
     app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(SQLAlchemyError, _answer_database_error)
     app.register_error_handler(Exception, _answer_unforeseen)
 
 
@@ -58,6 +60,14 @@ def _answer_http_error(error: HTTPException) -> Response:
         if name not in {"Content-Type", "Content-Length"}:
             answer.headers[name] = value
     return answer
+
+
+def _answer_database_error(error: SQLAlchemyError) -> Response:
+    """Tell a caller to come back when the database is only away."""
+    if failures.is_away(error):
+        log.warning("a request is put off, the database is away: %s", failures.words_of(error))
+        return _answer_request_error(errors.DatabaseAway())
+    return _answer_unforeseen(error)
 
 
 def _answer_unforeseen(error: Exception) -> Response:

@@ -11,7 +11,7 @@ import gevent
 from flask import Flask
 from flask_cors import CORS
 
-from events_app import answers, api, append, auth, cli, settings, sidecar, status
+from events_app import answers, api, append, auth, cli, recall, settings, sidecar, status
 from events_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def create_app(configured: Settings | None = None) -> Flask:
     answers.install(app)
     api.install(app)
     append.install(app)
+    app.register_blueprint(recall.doors)
     status.install(app)
     cli.install(app)
     if configured.cors_origins:

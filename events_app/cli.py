@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
 from flask_jwt_extended import create_access_token
-from sqlalchemy.exc import SQLAlchemyError
 
 from events_app import (
+    complaint,
     doctor,
     errors,
     event,
-    failures,
     intake,
     journal,
     listing,
     outbox,
+    records,
     settings,
     sidecar,
     standings,
     uri,
 )
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Where `make run` keeps its random secret, below the checkout.
 DEMO_SECRET = Path("var/jwt-secret")
@@ -39,26 +34,8 @@ LONGEST_TTL_SECONDS = 10 * 365 * 86_400
 TAIL_TOKEN_SECONDS = 12 * 3_600
 
 commands = AppGroup("events", help="The sidecar for file events.")
-
-
-def _plainly(command: Callable[P, T]) -> Callable[P, T]:
-    """Turn our errors and the database's into one line and exit code 1."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return command(*args, **kwargs)
-        except errors.EventsError as error:
-            raise click.ClickException(error.message) from error
-        except SQLAlchemyError as error:
-            reason = failures.words_of(error)
-            raise click.ClickException(f"the database says: {reason}") from error
-        except intake.Unacceptable as error:
-            raise click.ClickException(str(error)) from error
-        except UnicodeError as error:
-            raise click.ClickException("an argument is not valid UTF-8") from error
-
-    return run
+commands.add_command(records.audit)
+commands.add_command(records.prune)
 
 
 @commands.command()
@@ -71,7 +48,7 @@ def _plainly(command: Callable[P, T]) -> Callable[P, T]:
     help="Seconds until it expires.",
 )
 @click.option("--scope", multiple=True, help="A scope, as of a third-party client; repeatable.")
-@_plainly
+@complaint.plainly
 def token(user: str, ttl: int, scope: tuple[str, ...]) -> None:
     """Print an access token for USER, and nothing else."""
     _require_signing_key()
@@ -116,7 +93,7 @@ def _make_token(user: str, seconds: int, scopes: Sequence[str] = ()) -> str:
 @click.option("--client-id", help="The X-Cr-Client-Id of the client that did it.")
 @click.option("--actor", help="Who did it, when it is not USER.")
 @click.option("--event-key", help="Makes a retry harmless.")
-@_plainly
+@complaint.plainly
 def append(
     user: str,
     kind: str,
@@ -158,7 +135,7 @@ def append(
     "--url", default="http://127.0.0.1:8000", show_default=True, help="Where the server is."
 )
 @click.option("--client-id", help="A UUID to be remembered by.  [default: a new one]")
-@_plainly
+@complaint.plainly
 def tail(user: str, uri: str | None, url: str, client_id: str | None) -> None:
     """Show the live stream of USER in the terminal; Ctrl-C ends it.
 
@@ -176,7 +153,7 @@ def tail(user: str, uri: str | None, url: str, client_id: str | None) -> None:
 
 
 @commands.command("doctor")
-@_plainly
+@complaint.plainly
 def examine() -> None:
     """Check settings, database, schema, isolation, roles and driver; say what to do."""
     findings = doctor.examine(sidecar.of(current_app))
@@ -200,7 +177,7 @@ FORMATS = {"table": listing.table, "jsonl": listing.json_lines}
     help="Only those so many positions behind.",
 )
 @click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="table")
-@_plainly
+@complaint.plainly
 def list_subscriptions(user: str | None, behind: int, layout: str) -> None:
     """Show which client is how far behind, and since when; the furthest first."""
     found = sidecar.of(current_app).database.read(lambda db: standings.read(db, user, behind))
@@ -209,7 +186,7 @@ def list_subscriptions(user: str | None, behind: int, layout: str) -> None:
 
 
 @commands.command("new-epoch")
-@_plainly
+@complaint.plainly
 def new_epoch() -> None:
     """Make every client list its folder afresh: after a backup was restored.
 

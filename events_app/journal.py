@@ -29,6 +29,7 @@ from events_app.schema import journal, outbox, state
 # A page is read in one go: larger ones would hold the event loop for more than a few milliseconds.
 PAGE_ROWS = 1_000
 PRUNE_ROWS = 1_000
+PRUNABLE_ROWS = 10_000
 
 _COLUMNS = [journal.c[name] for name in event.Row._fields]
 
@@ -252,3 +253,18 @@ def prune(connection: Connection, age_seconds: float) -> int:
         connection.execute(delete(journal).where(journal.c.position.in_(expired)))
         connection.execute(update(state).where(state.c.id == 1).values(floor_position=expired[-1]))
     return len(expired)
+
+
+def prunable(connection: Connection, floor: int, limit: datetime) -> int:
+    """Count what pruning would take next after `floor`: rows from before `limit`, a look's worth.
+
+    What is younger keeps all that is behind it, as in `prune`.
+    """
+    window = and_(journal.c.position > floor, journal.c.position <= floor + PRUNABLE_ROWS)
+    kept = connection.scalar(
+        select(func.min(journal.c.position)).where(window, journal.c.recorded_at >= limit)
+    )
+    if kept is not None:
+        return int(kept) - floor - 1
+    newest = connection.scalar(select(func.max(journal.c.position)).where(window))
+    return 0 if newest is None else int(newest) - floor

@@ -24,7 +24,7 @@ from events_app.columns import BigInt, ByteString, ByteText, UtcTime, VerbatimJs
 
 VERSION_TABLE = "file_event_schema_version"
 # The newest migration. Revisions are numbers of four digits, so that they compare as text.
-REVISION = "0002"
+REVISION = "0003"
 
 metadata = MetaData()
 
@@ -92,6 +92,48 @@ journal = Table(
     Index("file_event_journal_user_key", "user_id", "event_key", unique=True),
     **INNODB,
 )
+# What auditors ask for: who touched a path, what somebody did in a span of time.
+Index("file_event_journal_user_time", journal.c.user_id, journal.c.recorded_at)
+Index(
+    "file_event_journal_actor_time",
+    journal.c.actor_id,
+    journal.c.recorded_at,
+    postgresql_where=journal.c.actor_id.is_not(None),
+    sqlite_where=journal.c.actor_id.is_not(None),
+)
+# PostgreSQL refuses a row whose index entry is over 2,704 bytes, and with it the mover's whole
+# batch. InnoDB indexes the beginning of a text, at most 3,072 bytes of a key.
+INDEXED_PATH_BYTES = 2_048
+INDEXED_PATH_CHARACTERS = 255
+_from_is_short = octets(journal.c.from_path) <= INDEXED_PATH_BYTES
+_to_is_short = octets(journal.c.to_path) <= INDEXED_PATH_BYTES
+Index(
+    "file_event_journal_user_from",
+    journal.c.user_id,
+    journal.c.from_path,
+    journal.c.position,
+    postgresql_where=_from_is_short,
+    mysql_length={"from_path": INDEXED_PATH_CHARACTERS},
+    mariadb_length={"from_path": INDEXED_PATH_CHARACTERS},
+)
+Index(
+    "file_event_journal_user_to",
+    journal.c.user_id,
+    journal.c.to_path,
+    journal.c.position,
+    postgresql_where=_to_is_short,
+    sqlite_where=journal.c.to_path.is_not(None),
+    mysql_length={"to_path": INDEXED_PATH_CHARACTERS},
+    mariadb_length={"to_path": INDEXED_PATH_CHARACTERS},
+)
+Index(
+    "file_event_journal_user_long",
+    journal.c.user_id,
+    journal.c.position,
+    postgresql_where=(octets(journal.c.from_path) > INDEXED_PATH_BYTES)
+    | (octets(journal.c.to_path) > INDEXED_PATH_BYTES),
+    info={"only": "postgresql"},
+).ddl_if(dialect="postgresql")
 
 state = Table(
     "file_event_state",

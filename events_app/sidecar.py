@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from flask import Flask
 from gevent.lock import BoundedSemaphore
 from psycopg import waiting
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from events_app import (
@@ -51,6 +52,8 @@ KILLS = 3
 
 # A first frame leaves within a second, and is not put off for longer by a slow database.
 LOOK_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 class Sidecar:
@@ -149,6 +152,19 @@ class Sidecar:
         with self._turns:
             work()
 
+    def look_up(self, work: Callable[[Connection], T]) -> T:
+        """Read for a request that waits for its answer, in line with the streams.
+
+        However many ask, the tailer and the ledger find a connection. Raises `DatabaseAway`.
+        """
+        try:
+            with self._turns:
+                return self.database.read(work)
+        except SQLAlchemyError as error:
+            if failures.is_away(error):
+                raise errors.DatabaseAway from error
+            raise
+
     def mounted(self, watcher: Watcher) -> Watcher:
         """Return `watcher` with what its share stands for.
 
@@ -156,13 +172,7 @@ class Sidecar:
         """
         if watcher.share is None:
             return watcher
-        try:
-            with self._turns:
-                found = self.database.read(lambda db: sharing.resolve(db, watcher))
-        except SQLAlchemyError as error:
-            if failures.is_away(error):
-                raise errors.DatabaseAway from error
-            raise
+        found = self.look_up(lambda db: sharing.resolve(db, watcher))
         if found is None:
             raise errors.ForeignFolder
         return found

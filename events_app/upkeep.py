@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gevent
 
@@ -58,10 +58,13 @@ def _expire(database: Database, age_seconds: float, tally: Tally) -> int:
     return sum(gone)
 
 
-def _repeat(batch: Callable[[], int], what: str) -> None:
-    total = 0
+def batches(batch: Callable[[], int]) -> Iterator[int]:
+    """Repeat until nothing is left; yield how many each batch removed."""
     while removed := batch():
-        total += removed
+        yield removed
         gevent.sleep(BATCH_PAUSE_SECONDS)
-    if total:
+
+
+def _repeat(batch: Callable[[], int], what: str) -> None:
+    if total := sum(batches(batch)):
         log.info("%s: %d", what, total)

@@ -6,7 +6,7 @@ path is percent-decoded first and cleaned afterwards, so ``%2F`` separates segme
 there is no fragment, so ``#`` is an ordinary character; there is no port.
 
 Rules: an absolute clean path is ``/`` or ``/a/b``: no ``//``, no ``.`` or ``..`` segment, no slash
-at the end. Every function but `parse` and `clean_path` expects clean paths. Paths compare
+at the end. Every function but `parse`, `named` and `clean_path` expects clean paths. Paths compare
 character by character and by whole segments. Nothing here quotes the caller's text in an error.
 """
 
@@ -57,6 +57,18 @@ def parse(text: str, *, scheme: str, user_id: str) -> Folder | Share:
     `scheme` is the configured scheme in lower case. Raises `errors.BadParameter` when the text is
     unusable and says why, else `errors.ForeignFolder` when it names another user's tree.
     """
+    user, place = named(text, scheme=scheme)
+    if user not in {None, user_id}:
+        raise errors.ForeignFolder
+    return place
+
+
+def named(text: str, *, scheme: str) -> tuple[str | None, Folder | Share]:
+    """Return the user that `text` names, or None, and the folder or share.
+
+    `scheme` is the configured scheme in lower case. Raises `errors.BadParameter` when the text is
+    unusable and says why.
+    """
     if len(text) > MAX_TEXT_CHARACTERS:
         raise _bad(f"longer than {MAX_TEXT_CHARACTERS} characters")
     found, separator, rest = text.partition("://")
@@ -71,19 +83,17 @@ def parse(text: str, *, scheme: str, user_id: str) -> Folder | Share:
     if mount == SHARES:
         # Who may watch a share is said by its grants, and not by who knows its password.
         raw_user = raw_user.partition(":")[0]
-    user = _decode(raw_user) if at else user_id
-    if not user:
+    user = _decode(raw_user) if at else None
+    if user == "":
         raise _bad("the user or share before @ is empty")
     path = _decode(slash + raw_path)
     if len(path.encode()) > MAX_PATH_BYTES:
         raise _bad(f"the path is longer than {MAX_PATH_BYTES} bytes")
-    if mount == SHARES:
-        if not at:
-            raise _bad("no share stands before @")
-        return Share(user, clean_path(path))
-    if user != user_id:
-        raise errors.ForeignFolder
-    return Folder(FILE_SYSTEM, clean_path(path))
+    if mount == FILE_SYSTEM:
+        return user, Folder(FILE_SYSTEM, clean_path(path))
+    if user is None:
+        raise _bad("no share stands before @")
+    return None, Share(user, clean_path(path))
 
 
 def clean_path(path: str) -> str:

@@ -20,6 +20,7 @@ DEFAULTS = {
     "client_id": None,
     "actor_id": None,
     "event_key": None,
+    "meta": None,
     "rejected": None,
 }
 

@@ -21,6 +21,7 @@ PAGES_WITH_SQL = [
     ROOT / "README.md",
     ROOT / "docs/reference/tables.md",
     ROOT / "docs/how-to/operate.md",
+    ROOT / "docs/how-to/audit.md",
 ]
 CORE_IDEA = (
     "A change is a row that the app inserts in its own transaction. One mover gives rows their"

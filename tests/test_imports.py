@@ -14,7 +14,8 @@ import events_app
 RINGS = (
     {"errors", "clock", "kinds", "settings", "reference", "uri", "event", "intake", "scope"}
     | {"merge", "tree", "forest", "telling", "rings", "retelling"}
-    | {"sse", "window", "chronicle", "tally", "listing", "ending", "logs", "__init__"},
+    | {"sse", "window", "chronicle", "tally", "listing", "ending", "logs", "moment"}
+    | {"__init__"},
     {
         "columns",
         "schema",
@@ -24,6 +25,7 @@ RINGS = (
         "sequencer",
         "outbox",
         "journal",
+        "history",
         "expiry",
         "sharing",
         "resumption",
@@ -55,6 +57,7 @@ RINGS = (
         "asking",
         "answers",
         "api",
+        "recall",
         "submission",
         "append",
         "status",
@@ -62,6 +65,8 @@ RINGS = (
         "doctor",
         "terminal",
         "cli",
+        "complaint",
+        "records",
         "app",
         "worker",
     },

@@ -6,13 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy
 from sqlalchemy import Connection, delete, func, select, text, update
 
 from events_app import errors, event, journal, schema, uri
 from events_app.columns import utc_now
 from events_app.database import Database
-from tests import kept, reused, rows, statements
+from tests import kept, plans, reused, rows, statements
 
 
 @pytest.fixture
@@ -297,80 +296,41 @@ MANY = 5_000
 def full(database: Database) -> Database:
     """Give a journal in which one user in fifty is the one we look for."""
     kept.keep(database, (kept.row(n, user_id=str(n % 50)) for n in range(1, MANY + 1)))
-    analyze = {
-        "sqlite": "ANALYZE",
-        "postgresql": "ANALYZE file_event_journal",
-        "mysql": "ANALYZE TABLE file_event_journal",
-    }[database.engine.dialect.name]
-    database.write(lambda db: db.execute(text(analyze)))
+    plans.analyze(database)
     return database
 
 
-def plans(database: Database, read: Any) -> str:
-    """Return the plans of everything that `read` asks of the journal."""
-    explain = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN ", "mysql": "EXPLAIN "}
-    found: list[str] = []
-
-    def look(connection: Connection) -> None:
-        asked: list[tuple[str, Any]] = []
-
-        def note(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
-            del cursor, context
-            if "file_event_journal" in statement:
-                asked.append((statement, parameters))
-
-        sqlalchemy.event.listen(database.engine, "do_execute", note)
-        read(connection)
-        sqlalchemy.event.remove(database.engine, "do_execute", note)
-        for statement, parameters in asked:
-            query = explain[connection.dialect.name] + statement
-            lines = connection.exec_driver_sql(query, parameters)
-            found.extend(" ".join(map(str, line)) for line in lines)
-
-    database.read(look)
-    assert found
-    return "\n".join(found)
-
-
-PRIMARY = {"sqlite": "INTEGER PRIMARY KEY", "postgresql": "file_event_journal_pkey"}
-# Either of the two indexes that begin with the user: where few rows are the user's, they cost
-# alike.
+# Any of the indexes that begin with the user: where few rows are the user's, they cost alike.
 OF_USER = "file_event_journal_user_"
-# How a plan says that it reads everything.
-WHOLE = {
-    "sqlite": "SCAN file_event_journal",
-    "postgresql": "Seq Scan on file_event_journal",
-    "mysql": "file_event_journal ALL",
-}
 
 
 @pytest.mark.parametrize("position", [0, MANY - 20])
 def test_new_rows_are_read_by_the_primary_key(full: Database, position: int) -> None:
     name = full.engine.dialect.name
-    plan = plans(full, lambda db: journal.after(db, position, MANY))
-    assert PRIMARY.get(name, "PRIMARY") in plan
-    assert WHOLE[name] not in plan
+    plan = plans.of(full, lambda db: journal.after(db, position, MANY))
+    assert plans.PRIMARY[name] in plan
+    assert plans.WHOLE[name] not in plan
 
 
 @pytest.mark.parametrize("position", [0, MANY - 200])
 def test_a_users_rows_are_read_by_the_users_index(full: Database, position: int) -> None:
     name = full.engine.dialect.name
     end = event.Point(MANY, 0)
-    plan = plans(full, lambda db: journal.page_of_user(db, "7", position, end))
+    plan = plans.of(full, lambda db: journal.page_of_user(db, "7", position, end))
     assert OF_USER in plan
-    assert WHOLE[name] not in plan
+    assert plans.WHOLE[name] not in plan
     root = frozenset(uri.ancestors("/a/b/c"))
-    plan = plans(full, lambda db: journal.past_of_user(db, "7", "my", position, root, 1_000))
+    plan = plans.of(full, lambda db: journal.past_of_user(db, "7", "my", position, root, 1_000))
     assert OF_USER in plan
-    assert WHOLE[name] not in plan
+    assert plans.WHOLE[name] not in plan
 
 
 def test_single_rows_are_found_by_their_keys(full: Database) -> None:
     name = full.engine.dialect.name
     for read in (lambda db: journal.tag_at(db, 77), lambda db: journal.head(db, 77)):
-        plan = plans(full, read)
-        assert PRIMARY.get(name, "PRIMARY") in plan
-        assert WHOLE[name] not in plan
+        plan = plans.of(full, read)
+        assert plans.PRIMARY[name] in plan
+        assert plans.WHOLE[name] not in plan
 
 
 def test_the_databases_time_moves_within_a_transaction(database: Database) -> None:

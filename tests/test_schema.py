@@ -193,12 +193,15 @@ def definitions(connection: Connection) -> list[str]:
         found = [
             connection.exec_driver_sql(f"SHOW CREATE TABLE {table}").one()[1] for table in OURS
         ]
-        return sorted(re.sub(r" AUTO_INCREMENT=\d+", "", each) for each in found)
+        found = [re.sub(r" AUTO_INCREMENT=\d+", "", each) for each in found]
+        # The order in which indexes were made is in it too.
+        return sorted(line.rstrip(",") for each in found for line in each.splitlines())
     queries = {
         "sqlite": [
             (
                 "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL "
-                "AND tbl_name LIKE 'file\\_event\\_%' ESCAPE '\\' AND tbl_name <> 'VERSION'"
+                "AND tbl_name LIKE 'file\\_event\\_%' ESCAPE '\\' AND tbl_name <> 'VERSION' "
+                "AND type <> 'view'"
             )
         ],
         "postgresql": [
@@ -206,7 +209,8 @@ def definitions(connection: Connection) -> list[str]:
                 "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, "
                 "column_default, collation_name, is_identity, identity_generation, "
                 "datetime_precision FROM information_schema.columns "
-                "WHERE table_name LIKE 'file\\_event\\_%' AND table_name <> 'VERSION'"
+                "WHERE table_name LIKE 'file\\_event\\_%' AND table_name <> 'VERSION' "
+                "AND table_name NOT IN (SELECT viewname FROM pg_views)"
             ),
             (
                 "SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint "

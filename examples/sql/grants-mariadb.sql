@@ -16,5 +16,13 @@ GRANT SELECT ON files.file_event_grant TO 'events_sidecar'@'%';
 -- It compares the schema with its own version at the start.
 GRANT SELECT ON files.file_event_schema_version TO 'events_sidecar'@'%';
 
+-- An auditor reads what happened, by the views or in the journal itself, and nothing else.
+GRANT SELECT ON files.file_event_journal TO 'events_auditor'@'%';
+GRANT SELECT ON files.file_event_audit TO 'events_auditor'@'%';
+GRANT SELECT ON files.file_event_audit_by_path TO 'events_auditor'@'%';
+GRANT SELECT ON files.file_event_audit_by_actor TO 'events_auditor'@'%';
+-- Only for `flask events audit`, which reads where the journal begins and ends.
+GRANT SELECT ON files.file_event_state TO 'events_auditor'@'%';
+
 -- Only for appending by HTTP and by `flask events append`, which write as the app does:
 -- GRANT INSERT ON files.file_event_outbox TO 'events_sidecar'@'%';

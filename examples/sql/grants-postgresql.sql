@@ -16,5 +16,11 @@ GRANT SELECT ON file_event_grant TO events_sidecar;
 -- It compares the schema with its own version at the start.
 GRANT SELECT ON file_event_schema_version TO events_sidecar;
 
+-- An auditor reads what happened, by the views or in the journal itself, and nothing else.
+GRANT SELECT ON file_event_journal, file_event_audit, file_event_audit_by_path,
+    file_event_audit_by_actor TO events_auditor;
+-- Only for `flask events audit`, which reads where the journal begins and ends.
+GRANT SELECT ON file_event_state TO events_auditor;
+
 -- Only for appending by HTTP and by `flask events append`, which write as the app does:
 -- GRANT INSERT ON file_event_outbox TO events_sidecar;

@@ -71,6 +71,8 @@ TOOLCHAINS = (
     Toolchain("iproute2", ("ip", "-V"), (2,), (), ("iproute2",)),
     # Wall clocks that are wrong.
     Toolchain("faketime", ("faketime", "--version"), (0, 9), (), ("faketime",)),
+    # How an auditor asks; the clients of the servers come with them.
+    Toolchain("SQLite's shell", ("sqlite3", "--version"), (3, 31), (), ("sqlite3",)),
     Toolchain("curl", ("curl", "--version"), (7,), (), ("curl",)),
     Toolchain("jq", ("jq", "--version"), (1, 6), (), ("jq",)),
     # From 1.19 on it can be told where to write the errors of its start.

@@ -10,7 +10,7 @@ from tests.writers import programs, roles
 
 @pytest.fixture(scope="session", params=["postgresql", "mariadb"])
 def granted(request: pytest.FixtureRequest) -> Iterator[roles.Roles]:
-    """Make a migrated database with the three roles."""
+    """Make a migrated database with its roles."""
     conftest.need(request.param)
     with roles.prepared(str(databases.server_address(request.param))) as made:
         yield made

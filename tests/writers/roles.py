@@ -1,4 +1,4 @@
-"""A database with the three roles of docs/how-to/grants.md, made by the SQL that the page shows."""
+"""A database with the roles of docs/how-to/grants.md, made by the SQL that the page shows."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,12 @@ from tests import databases
 SQL = databases.ROOT / "examples" / "sql"
 
 # Role and part of its example password.
-ROLES = {"files_app": "app", "events_sidecar": "sidecar", "events_migration": "migration"}
+ROLES = {
+    "files_app": "app",
+    "events_sidecar": "sidecar",
+    "events_migration": "migration",
+    "events_auditor": "auditor",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Roles:
     app: URL
     sidecar: URL
     migration: URL
+    auditor: URL
 
     def engine(self, role: str) -> Engine:
         """Make an engine that connects as `role`: a field of this class."""
@@ -57,7 +63,7 @@ def _roles(admin: URL, names: Mapping[str, str]) -> Roles:
     def login(role: str) -> URL:
         return admin.set(username=names[role], password=f"change-me-{ROLES[role]}")
 
-    return Roles(admin, login("files_app"), login("events_sidecar"), login("events_migration"))
+    return Roles(admin, *map(login, ROLES))
 
 
 def _fill(roles: Roles, names: Mapping[str, str]) -> None:

@@ -27,6 +27,8 @@ OURS = (
     "file_event_schema_version",
 )
 
+VIEWS = ("file_event_audit", "file_event_audit_by_path", "file_event_audit_by_actor")
+
 ROW = (
     "INSERT INTO file_event_outbox (user_id, type, file_id, from_path) "
     "VALUES ('grants', 'create', 'f', '/f')"
@@ -56,7 +58,20 @@ FORBIDDEN = {
         "INSERT INTO file_event_grant SELECT * FROM file_event_grant",
         "DELETE FROM file_event_grant",
         *(f"DROP TABLE {table}" for table in OURS),
+        *(f"DROP VIEW {view}" for view in VIEWS),
         "CREATE TABLE mine (id integer)",
+    ),
+    "auditor": (
+        "SELECT * FROM files",
+        "SELECT * FROM file_event_outbox",
+        "SELECT * FROM file_event_subscription",
+        ROW,
+        "DELETE FROM file_event_journal",
+        "UPDATE file_event_journal SET user_id = 'x'",
+        "DELETE FROM file_event_audit",
+        "UPDATE file_event_audit SET user_id = 'x'",
+        "UPDATE file_event_state SET last_position = 0",
+        "DROP VIEW file_event_audit",
     ),
     "migration": (
         "SELECT * FROM files",
@@ -109,6 +124,13 @@ def test_the_migrating_role_owns_what_it_needs_to_change_the_tables_again(
         connection.commit()
         columns = sqlalchemy.inspect(connection).get_columns("file_event_journal")
     assert "later" not in {column["name"] for column in columns}
+
+
+def test_the_auditor_may_read_what_happened(granted: roles.Roles) -> None:
+    """The journal and every view over it."""
+    with granted.engine("auditor").connect() as connection:
+        for table in ("file_event_journal", *VIEWS):
+            connection.exec_driver_sql(f"SELECT * FROM {table}")  # noqa: S608 -- our own names
 
 
 def doctor(url: str) -> subprocess.CompletedProcess[str]:
