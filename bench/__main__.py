@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from bench import (
     append,
+    audit,
     catch_up,
     connects,
     fan_out,
@@ -31,6 +32,8 @@ FIGURES: dict[str, Callable[..., Table]] = {
     "fan-out": fan_out.measure,
     "latency": latency.measure,
     "mover": mover.measure,
+    "audit": audit.measure,
+    "audit-cost": audit.measure_cost,
     "inserts": inserts.measure,
     "append": append.measure,
     "catch-up": catch_up.measure,
