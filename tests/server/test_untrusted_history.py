@@ -80,6 +80,8 @@ RETENTION_SECONDS = 86_400.0
 # A stream lives for ten seconds at least; the rest is for a busy machine.
 END_SECONDS = 60.0
 START_SECONDS = 90.0
+# The slow client takes nothing for longer than it may by default, while others are looked after.
+SETTINGS = {"EVENTS_SEND_TIMEOUT": "90", "EVENTS_CONFIRM_SECONDS": "180"}
 # Many looks of a worker at the journal, and less than any connection of its pool lasts.
 NOTICE_SECONDS = 15.0
 
@@ -106,7 +108,7 @@ class Place:
         self.story = Story()
         self.url = url
         self.engine = rows.app(url)
-        self.server = Server(url, log)
+        self.server = Server(url, log, SETTINGS)
         self.scribe = Scribe(url)
         self.names: dict[str, str] = {}
         self._way = way
