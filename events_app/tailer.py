@@ -230,8 +230,8 @@ class Tailer:
             above = self.epoch
             self._database.write(lambda db: journal.raise_epoch(db, head.epoch, above))
             head = self._read_head()
-        self.epoch = head.epoch
-        self._window = Window(head.end)
+        # Together, with no wait between them: who lives in the new epoch must not see old rows.
+        self.epoch, self._window = head.epoch, Window(head.end)
         self._ring([bell for bells in self._bells.values() for bell in bells])
 
     def _point_at(self, position: int) -> Point:

@@ -368,6 +368,29 @@ def test_an_epoch_that_was_raised_by_hand_is_followed(database: Database) -> Non
     assert epoch(database) == raised
 
 
+def test_a_new_epoch_is_never_seen_with_the_rows_of_the_old_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams run while the tailer waits for the database; those of the new epoch trust it."""
+    follower = started(database)
+    kept.keep_run(database, 1, 3)
+    follower.turn()
+    assert positions(follower) == [1, 2, 3]
+    database.write(lambda db: journal.raise_epoch(db, reused.EPOCH))
+    read, seen = database.read, list[tuple[int | None, list[int] | None]]()
+
+    def watched(work: Callable[[Any], Any]) -> Any:
+        seen.append((follower.epoch, positions(follower)))
+        return read(work)
+
+    monkeypatch.setattr(database, "read", watched)
+    follower.turn()
+    assert seen
+    assert all(epoch == reused.EPOCH or not found for epoch, found in seen)
+    assert follower.epoch != reused.EPOCH
+    assert not positions(follower)
+
+
 def test_the_same_history_never_raises_the_epoch(database: Database, url: str) -> None:
     follower = started(database)
     for number in range(3):
