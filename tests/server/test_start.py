@@ -22,20 +22,26 @@ def started(url: URL, log: Path) -> Server:
     return server
 
 
-@pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=True)
-@pytest.mark.parametrize("wrong", [{"password": "s3cret-but-wrong"}, {"username": "nobody"}])
-def test_a_login_that_is_refused_stops_the_start_with_the_reason(
-    url: str, tmp_path: Path, wrong: dict[str, str]
-) -> None:
-    address = make_url(url).set(**wrong)  # type: ignore[arg-type] # two of its text parts
-    server = started(address, tmp_path / "gunicorn.log")
+def says_why_it_ends(server: Server) -> str:
+    """Start it, and return what it wrote until it ended by itself."""
+    server.start(ready=False)
     process = server.process
     assert process is not None
     try:
         assert process.wait(30) != 0
     finally:
         server.stop()
-    said = server.log.read_text()
+    return server.log.read_text()
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=True)
+@pytest.mark.parametrize("wrong", [{"password": "s3cret-but-wrong"}, {"username": "nobody"}])
+def test_a_login_that_is_refused_stops_the_start_with_the_reason(
+    url: str, tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    address = make_url(url).set(**wrong)  # type: ignore[arg-type] # two of its text parts
+    text = address.render_as_string(hide_password=False)
+    said = says_why_it_ends(Server(text, tmp_path / "gunicorn.log", workers=1))
     assert f"{address.username}:***@127.0.0.1:{address.port}" in said
     assert "refuses: " in said
     assert str(address.password) not in said
@@ -51,18 +57,6 @@ def test_a_database_that_is_not_there_is_waited_for(url: str, tmp_path: Path) ->
     finally:
         server.stop()
     assert str(make_url(url).password) not in server.log.read_text()
-
-
-def says_why_it_ends(server: Server) -> str:
-    """Start it, and return what it wrote until it ended by itself."""
-    server.start(ready=False)
-    process = server.process
-    assert process is not None
-    try:
-        assert process.wait(30) != 0
-    finally:
-        server.stop()
-    return server.log.read_text()
 
 
 def test_a_key_file_without_a_key_stops_the_start(tmp_path: Path) -> None:
