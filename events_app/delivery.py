@@ -92,18 +92,16 @@ class Delivery:
 
     def confirm(self, now: float, seconds: float) -> None:
         """Take what was written `seconds` ago as delivered, if the peer has taken everything."""
-        is_due = bool(self.written) and self.written[0][0] <= now - seconds
+        due = now - seconds
+        is_due = bool(self.written) and self.written[0][0] <= due
         if not is_due and self.state != schema.NEW:
             return
         if not self.peer.has_taken_all():
             return
         if self.state == schema.NEW and self.written:
             self.state, self.dirty = schema.LIVE, True
-        due = now - seconds
-        if not self.written or self.written[0][0] > due:
-            return
         # After a time in which this process stood still nobody has been told yet who left in it.
-        if self.peer.has_left():
+        if not is_due or self.peer.has_left():
             return
         while self.written and self.written[0][0] <= due:
             _, self.position, change = self.written.pop(0)

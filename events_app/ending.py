@@ -61,7 +61,7 @@ class Ending:
 
         `late`: it was already, when this stream came.
         """
-        if self._stopping:
+        if self._stopping or self.is_withdrawn:
             return False
         self._stopping = True
         wait = random.uniform(0, drain_seconds)  # noqa: S311 -- guards nothing
@@ -73,12 +73,12 @@ class Ending:
 
     def give_up(self, now: float, why: scope.End) -> None:
         """End as soon as may be: nothing that follows can be told, and a fresh start must be."""
-        if self.reason is not why:
+        if self.reason is not why and not self.is_withdrawn:
             self.reason = why
             self.at = min(self.at, max(now, self._opened_at + LEAST_LIFE_SECONDS))
 
     def withdraw(self, now: float) -> None:
-        """End at once."""
+        """End at once, whatever was to come: nothing may be told any more."""
         self.reason = Reason.PERMISSION_GONE
         self.at = min(self.at, now)
 

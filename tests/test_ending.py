@@ -116,6 +116,16 @@ def test_a_token_that_is_revoked_when_its_end_has_come_changes_nothing() -> None
     assert (planned.at, planned.reason) == (NOW + 40, Reason.TOKEN_EXPIRED)
 
 
+def test_what_is_withdrawn_ends_at_once_whatever_else_is_to_end_it() -> None:
+    """With another reason it would be told where to go on, and what came in the meantime."""
+    planned = opened()
+    planned.withdraw(NOW + 3)
+    assert not planned.stop(NOW + 3, 5, late=False)
+    planned.give_up(NOW + 3, End.ROOT_GONE)
+    planned.revoke(NOW + 3)
+    assert (planned.at, planned.reason) == (NOW + 3, Reason.PERMISSION_GONE)
+
+
 def test_no_end_moves_to_later() -> None:
     """Not by a second word about the same end, and not by another end that comes after it."""
     planned = opened(40)
