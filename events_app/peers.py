@@ -116,7 +116,10 @@ class Watch:
         """Tell for ever; ends when the greenlet is killed."""
         while True:
             wait_read(self._epoll.fileno())
-            for number, _ in self._epoll.poll(0, CLOSED_IN_PASS):
+            closed = self._epoll.poll(0, CLOSED_IN_PASS)
+            for number, _ in closed:
                 if tell := self._told.get(number):
                     tell()
-            passes.pause()
+            # Only behind a crowd: who comes back at once is to find the old place free.
+            if len(closed) == CLOSED_IN_PASS:
+                passes.pause()
