@@ -123,9 +123,6 @@ def _engine_arguments(family: str) -> dict[str, Any]:
         return {"pool_size": 1, "max_overflow": 0, "poolclass": sqlalchemy.QueuePool}
     return {
         "isolation_level": "READ COMMITTED",
-        # Every transaction of ours has ended by then. PyMySQL would ask the server once more, and
-        # SQLAlchemy fill the log where that one is gone.
-        "pool_reset_on_return": None,
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_OVERFLOW,
         "pool_timeout": POOL_WAIT_SECONDS,

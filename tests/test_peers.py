@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -180,20 +181,17 @@ def test_a_peer_that_is_watched_no_more_tells_nothing(pair: Pair, watch: Watch) 
 
 def test_a_number_that_is_used_again_tells_the_new_stream(watch: Watch) -> None:
     """A stream whose socket was closed under it leaves the number, which the next one gets."""
-    mine, other = tcp()
+    (mine, other), (fresh, peer) = tcp(), tcp()
     old = Peer(mine)
     first = told(watch, old)
     number = mine.fileno()
     mine.close()
     other.close()
     watch.remove(old)
-    mine, other = tcp()
-    with mine, other:
-        if mine.fileno() != number:
-            other, mine = mine, other
-        assert mine.fileno() == number
+    with fresh, peer, socket.socket(fileno=os.dup2(fresh.fileno(), number)) as mine:
         second = told(watch, Peer(mine))
-        other.close()
+        fresh.close()
+        peer.close()
         assert second.wait(HEARD_SECONDS)
         assert not first.is_set()
 

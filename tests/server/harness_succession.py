@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from tests.servers.server import HOST
 from tests.serving import eventually
 from tests.writers import roles
 from tests.writers.roles import Roles
+
+# A transaction has no number before it writes; ours write within milliseconds.
+QUIET_LOOKS = 10
 
 
 class Succession(abc.ABC):
@@ -82,6 +86,7 @@ class OfPostgreSQL(Succession):
         make_read_only(self._first, yes=True)
         self._stack.callback(make_read_only, self._first, yes=False)
         with Administrator(self._second_url) as second:
+            wait_for_writers(self._first)
             wait_for_standby(self._first, second)
             second.run("SELECT pg_promote()")
             # It copied the setting too.
@@ -183,6 +188,21 @@ def follow(replica: Administrator, primary: URL) -> None:
         " MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1",
         "START SLAVE",
     )
+
+
+def wait_for_writers(primary: Administrator) -> None:
+    """Wait until nobody writes any more: what began before the server was read-only may end yet."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+    )
+    looks: deque[bool] = deque(maxlen=QUIET_LOOKS)
+
+    def has_been_quiet() -> bool:
+        looks.append(primary.list(query) == [0])
+        return len(looks) == QUIET_LOOKS and all(looks)
+
+    eventually(has_been_quiet, what="nobody writes any more")
 
 
 def wait_for_standby(primary: Administrator, standby: Administrator) -> None:

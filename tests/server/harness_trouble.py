@@ -248,7 +248,7 @@ def judge(clients: Mapping[str, Client], journal: list[JournalRow], app: App) ->
     # An answer that was lost leaves open whether its change was committed.
     assert written.issubset(app.tried)
     for name, client in clients.items():
-        assert client.faults == [], name
+        assert client.faults == [], (name, client.faults)
         assert client.position == len(journal), name
         assert client.wrong_claims(journal) == [], name
         if client.stay_seconds is None:
