@@ -13,8 +13,9 @@ help: ## show this
 run: $(RUNTIME) ## serve the demo at http://127.0.0.1:8000 and say what to try (PORT=8001 make run)
 	@.venv/bin/python tools/run.py
 
+# Side by side, because most that is long waits; whole modules, because their stories are told once.
 test: $(DEV) ## run all tests, on SQLite, PostgreSQL and MariaDB (ARGS="-k cursor" picks)
-	@$(SERVERS) run .venv/bin/python -m pytest $(ARGS)
+	@$(SERVERS) run .venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-fast: $(DEV) ## run the tests that need nothing but Python: pure ones and SQLite
 	@.venv/bin/python -m pytest --ignore=tests/server --ignore=tests/writers \
