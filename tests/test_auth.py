@@ -351,7 +351,9 @@ def test_two_keys_in_the_file_are_a_rotation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no key", public_pem(KEYS["ES256"]), public_pem(RSA)[:99]]
+    "content",
+    [b"", b"no key", public_pem(KEYS["ES256"]), public_pem(RSA)[:99]],
+    ids=["empty", "no key", "of another kind", "cut off"],
 )
 def test_a_key_that_cannot_verify_stops_the_start(tmp_path: Path, content: bytes) -> None:
     """Else every token would be refused, and nobody would know why."""
