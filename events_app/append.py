@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestTimeout
 
-from events_app import api, auth, errors, event, kinds, sidecar, submission
+from events_app import api, asking, auth, errors, kinds, sidecar, submission
 from events_app.settings import Settings
 from events_app.sidecar import Sidecar
 from events_app.submission import Author, Form
@@ -60,10 +60,7 @@ def _append(parts: Sidecar) -> dict[str, int]:
 
 def _author(settings: Settings) -> Author:
     identity = auth.authenticate(settings, auth.WRITE_SCOPE)
-    text = request.headers.get("X-Cr-Client-Id")
-    client_id = event.canonical_client_id(text) if text else None
-    if text and client_id is None:
-        raise errors.BadParameter("client id: it is not a UUID")
+    client_id = asking.client_id(request.headers.get(asking.CLIENT_ID))
     return Author(None if identity.service else identity.user_id, client_id)
 
 
@@ -79,11 +76,9 @@ def _form() -> Form:
 
 
 def _wait_seconds() -> float:
-    values = request.args.getlist("wait")
-    if len(values) > 1:
-        raise errors.BadParameter(f"wait: it is given {len(values)} times")
+    text = asking.parameter("wait")
     try:
-        return float(WAIT.parse(values[0])) if values else 0.0
+        return 0.0 if text is None else float(WAIT.parse(text))
     except ValueError as error:
         raise errors.BadParameter(f"wait: {error}; allowed: {WAIT.allowed}") from error
 

@@ -11,6 +11,7 @@ from events_app import auth, errors, event, sse, uri
 from events_app.scope import Watcher
 from events_app.settings import Settings
 
+CLIENT_ID = "X-Cr-Client-Id"
 MAX_CURSOR_CHARACTERS = 1_000
 
 
@@ -27,7 +28,7 @@ def watcher(settings: Settings, identity: auth.Identity) -> Watcher:
 
     Raises `BadParameter` and `ForeignFolder`.
     """
-    client = _client_id()
+    client = client_id(_header_or_parameter(CLIENT_ID, "client_id"))
     address = parameter("uri") or f"{settings.uri_scheme}://my"
     place = uri.parse(address, scheme=settings.uri_scheme, user_id=identity.user_id)
     if isinstance(place, uri.Share):
@@ -49,9 +50,8 @@ def number(name: str, default: int, least: int, most: int) -> int:
     if not text:
         return default
     # Of ASCII digits: Python also takes other scripts', spaces and underscores.
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
-        raise errors.BadParameter(f"{name}: it is a whole number from {least} to {most}")
-    if not least <= int(text) <= most:
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not is_number or not least <= int(text) <= most:
         raise errors.BadParameter(f"{name}: it is a whole number from {least} to {most}")
     return int(text)
 
@@ -76,14 +76,14 @@ def payload(settings: Settings) -> sse.Payload:
     raise errors.BadParameter("payload: it is array or object")
 
 
-def _client_id() -> str | None:
-    text = _header_or_parameter("X-Cr-Client-Id", "client_id")
+def client_id(text: str | None) -> str | None:
+    """Return the client id that `text` is, written canonically; None where nothing is said."""
     if not text:
         return None
-    client_id = event.canonical_client_id(text)
-    if client_id is None:
+    canonical = event.canonical_client_id(text)
+    if canonical is None:
         raise errors.BadParameter("client id: it is not a UUID")
-    return client_id
+    return canonical
 
 
 def _header_or_parameter(header: str, name: str) -> str | None:

@@ -37,7 +37,6 @@ def test_others_run_in_a_pause() -> None:
 def test_a_pause_leaves_the_collector_nothing_young() -> None:
     """However much the pass has replaced: its count rises by what is new less what is gone."""
     replaced = [[number] for number in range(500)]
-    replaced = [[number] for number in range(500)]
     assert gc.get_objects(generation=0)
     passes.pause()
     assert not any(each is replaced for each in gc.get_objects(generation=0))
