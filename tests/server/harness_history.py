@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import shutil
 import sqlite3
 import threading
@@ -182,6 +183,7 @@ class Scribe(threading.Thread):
         super().__init__(daemon=True)
         self.chapter = 0
         self._url = url
+        self._chance = random.Random(1)  # noqa: S311 -- guards nothing
         self._leave = threading.Event()
         self._may_write = threading.Event()
         self._pen = threading.Lock()
@@ -197,10 +199,10 @@ class Scribe(threading.Thread):
             self._leave.wait(PAUSE_SECONDS)
 
     def _write(self, number: int) -> None:
-        # So that after each pause a position belongs to another user and folder.
-        turn = number // 2 + self.chapter
-        path = f"{FOLDERS[turn % 2]}/{self.chapter}-{number}"
-        rows.commit(self._url, path, user_id=USERS[(number + self.chapter) % 2])
+        # By chance: so a position that is given out again often belongs to another user and folder,
+        # however many rows lie between.
+        path = f"{self._chance.choice(FOLDERS)}/{self.chapter}-{number}"
+        rows.commit(self._url, path, user_id=self._chance.choice(USERS))
 
     def pause(self) -> None:
         """Return when nothing is being written any more."""
