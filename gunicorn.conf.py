@@ -5,12 +5,13 @@ from gevent import monkey
 # Before any other import: psycopg that was imported unpatched would silently block the loop.
 monkey.patch_all()
 
-import gc
+import fcntl
 import logging
 import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -18,7 +19,7 @@ from gevent.server import StreamServer
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import message
 
-from events_app import admission, errors, logs, settings, sidecar
+from events_app import admission, errors, garbage, logs, settings, sidecar
 
 worker_class = "events_app.worker.Worker"
 # Otherwise every ended stream lingers for two seconds.
@@ -43,18 +44,26 @@ access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(B)s %(D)sus'
 # Who spawned whom is kept for every greenlet otherwise: 0.6 KB a stream.
 gevent.config.track_greenlet_tree = False
 
-_DRAIN_MARGIN_SECONDS = 5
+# The end of ten thousand streams is five seconds of work, and more where others work too.
+_DRAIN_MARGIN_SECONDS = 15
 _OTHER_CONNECTIONS = 3_000
 _WATCH_SECONDS = 0.2
-
-# A full collection over 10,000 streams stalls everything for 150 to 450 ms, so it comes after 300
-# million objects. What a request leaves in cycles is young, and to collect the young ones takes
-# about a microsecond for each.
-_GC_THRESHOLDS = (1_000, 3, 100_000)
 
 # How long one greenlet after the other runs before the loop looks at sockets and timers again, and
 # how long SQLite's thread keeps the interpreter from it.
 _SWITCH_SECONDS = 0.001
+
+
+def _grow_descriptor_table() -> None:
+    """Take the worker's table of descriptors to its last size.
+
+    The kernel doubles it when it is full. In a process with threads it first waits for every
+    processor to leave the old one, with the event loop in the middle of an accept: 40 ms.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = _descriptors if soft == resource.RLIM_INFINITY else min(_descriptors, soft)
+    with Path(os.devnull).open() as nothing:
+        os.close(fcntl.fcntl(nothing, fcntl.F_DUPFD_CLOEXEC, last - 1))
 
 
 def _configured() -> settings.Settings:
@@ -73,7 +82,7 @@ def _raise_descriptor_limit() -> None:
     neither accept nor reach its database.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = worker_connections + 1_000
+    wanted = _descriptors
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -87,6 +96,7 @@ logconfig_dict = logs.config(_settings.log_format)
 # gunicorn counts sockets and hangs silently at its limit, health checks too. So there is room
 # beyond all streams and all who wait for a place: for what is answered at once.
 worker_connections = _settings.max_streams + admission.MOST_WAITING + _OTHER_CONNECTIONS
+_descriptors = worker_connections + 1_000
 _raise_descriptor_limit()
 
 
@@ -94,9 +104,9 @@ def post_worker_init(worker: Any) -> None:
     """Start the sidecar's greenlets, and hear of the worker's end in time."""
     # The handler that gunicorn makes for --access-logfile does not outlive logconfig_dict.
     logging.getLogger("gunicorn.access").propagate = bool(worker.cfg.accesslog)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    _grow_descriptor_table()
+    worker.collector = garbage.Collector()
+    worker.collector.start()
     sys.setswitchinterval(_SWITCH_SECONDS)
     parts = sidecar.of(worker.wsgi)
     try:

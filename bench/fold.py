@@ -6,7 +6,6 @@ import gc
 import itertools
 import json
 import os
-import runpy
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,10 +16,9 @@ from bench import inside as patched
 from bench.file_app import App
 from bench.fold_histories import DEEPEST, FOLDERS
 from bench.table import SPREAD, Table, number, ratio, spread
-from events_app import merge
+from events_app import garbage, merge
 from events_app.event import Change
 from events_app.follower import RUN_CHANGES
-from tests.databases import ROOT
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 # The clock is coarse: one sample folds a short history again and again.
@@ -124,10 +122,7 @@ def inside(kinds: str, rows: int, rounds: int) -> list[float]:
     chosen = [KINDS[name] for name in kinds.split(";")]
     histories = [json.dumps(_history(kind, rows)) for kind in chosen]
     os.environ |= worker.SETTINGS
-    thresholds = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["_GC_THRESHOLDS"]
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*thresholds)
+    garbage.Collector().start()
     samples: list[list[float]] = [[] for _ in chosen]
     for _ in range(rounds):
         for kind, history, sample in zip(chosen, histories, samples, strict=True):

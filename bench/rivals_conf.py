@@ -1,9 +1,10 @@
 """gunicorn's settings for the rivals: ours, without the greenlets of ours."""
 
-import gc
 import runpy
 from pathlib import Path
 from typing import Any
+
+from events_app import garbage
 
 _ours = runpy.run_path(str(Path(__file__).parents[1] / "gunicorn.conf.py"))
 
@@ -19,7 +20,5 @@ graceful_timeout = 1
 
 def post_worker_init(worker: Any) -> None:
     """Treat the garbage collector alike."""
-    del worker
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_ours["_GC_THRESHOLDS"])
+    worker.collector = garbage.Collector()
+    worker.collector.start()

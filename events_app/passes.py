@@ -6,7 +6,6 @@ however long each of them takes, before the loop looks at sockets and timers aga
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -19,13 +18,7 @@ LONGEST_PAUSE_SECONDS = 0.005
 
 
 def pause() -> None:
-    """Return when the loop has done what was waiting, or so much of it as fits the pause.
-
-    What the pass has left is looked at first. The collector counts what is made less what is let
-    go: a walk in which everything replaces something would leave it tens of thousands of objects
-    for one go, and that takes as many microseconds.
-    """
-    gc.collect(0)
+    """Return when the loop has done what was waiting, or so much of it as fits the pause."""
     with gevent.Timeout(LONGEST_PAUSE_SECONDS, exception=False):
         gevent.idle()
 

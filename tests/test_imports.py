@@ -39,6 +39,7 @@ RINGS = (
         "probe",
         "follower",
         "delivery",
+        "garbage",
         "passes",
         "stream",
         "poll",
