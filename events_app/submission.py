@@ -222,11 +222,11 @@ def _after_space(text: str, start: int) -> int:
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse what readers of JSON disagree about (RFC 8259, section 4)."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Unfit(f"the key {twice[:64]!r} comes twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Unfit(f"the key {name[:64]!r} comes twice")
+        found[name] = value
     return found
 
 
