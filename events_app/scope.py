@@ -8,8 +8,8 @@ path would take a `delete` of `/` for the order to wipe its local root.
 from __future__ import annotations
 
 import enum
-from functools import lru_cache
 from typing import NamedTuple, Self
+from weakref import WeakValueDictionary
 
 from events_app import event, uri
 
@@ -70,10 +70,17 @@ class Watcher(NamedTuple):
         return type(self).through(self.user_id, None, self.share).folder
 
 
-@lru_cache(maxsize=1024)
+# Kept no longer than somebody watches: the folders above a deep one take half a megabyte, and
+# anybody can ask for any number of them.
+_roots: WeakValueDictionary[str, frozenset[str]] = WeakValueDictionary()
+
+
 def _root(path: str) -> frozenset[str]:
     """Made once for all who watch the same folder."""
-    return frozenset(uri.ancestors(path))
+    found = _roots.get(path)
+    if found is None:
+        found = _roots[path] = frozenset(uri.ancestors(path))
+    return found
 
 
 def view(row: event.Row, watcher: Watcher) -> event.Change | End | None:

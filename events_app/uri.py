@@ -28,6 +28,10 @@ MAX_PATH_BYTES = 4096
 # or an attack, and is refused before it is looked at.
 MAX_TEXT_CHARACTERS = 16_000
 
+# Every folder above a watched one is looked for by name: of a path of single letters there would be
+# 2,000, with four megabytes of names in each statement.
+MAX_DEPTH = 256
+
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -58,6 +62,8 @@ def parse(text: str, *, scheme: str, user_id: str) -> Folder | Share:
     unusable and says why, else `errors.ForeignFolder` when it names another user's tree.
     """
     user, place = named(text, scheme=scheme)
+    if place.path.count("/") > MAX_DEPTH:
+        raise _bad(f"the folder is more than {MAX_DEPTH} deep")
     if user not in {None, user_id}:
         raise errors.ForeignFolder
     return place

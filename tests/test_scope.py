@@ -146,6 +146,16 @@ def test_without_a_client_id_nothing_is_own() -> None:
     assert found == Change("modify", "f", "/a", own=False)
 
 
+def test_who_watch_the_same_folder_share_what_is_known_of_it_and_take_it_along() -> None:
+    """Anybody may ask for a thousand folders, each with half a megabyte of folders above it."""
+    before = len(scope._roots)
+    first, second = watcher("/watched once"), watcher("/watched once", None)
+    assert first.root is second.root
+    assert len(scope._roots) == before + 1
+    del first, second
+    assert len(scope._roots) == before
+
+
 def test_a_row_that_could_not_be_read_is_the_end_wherever_it_was() -> None:
     """Nobody knows what it said: it may have been about this folder."""
     assert seen(row("create", "", rejected="from_path is empty")) is End.ROW_REJECTED

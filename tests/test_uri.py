@@ -116,6 +116,14 @@ def test_the_longest_text_is_16000_characters() -> None:
     assert parse(text + "a" * (16_000 - len(text))).path == "/docs"
 
 
+def test_a_folder_is_at_most_256_deep_however_it_is_written() -> None:
+    """Each folder above it is looked for by name: more of them would be megabytes."""
+    assert parse("cloudreve://my" + "/a" * 256 + "/../b/").path == "/a" * 255 + "/b"
+    for mount in ("my", "s1@share"):
+        with pytest.raises(errors.BadParameter, match="more than 256 deep"):
+            parse(f"cloudreve://{mount}/a" + "%2Fa" * 256)
+
+
 def test_another_users_folder_is_foreign() -> None:
     for text in ("cloudreve://43@my/docs", "cloudreve://42x@my", "cloudreve://42%20@my"):
         with pytest.raises(errors.ForeignFolder):
