@@ -55,9 +55,18 @@ class _Grant(NamedTuple):
 
     def is_valid(self) -> bool:
         """Tell whether it permits anything: a file alone would show its siblings' names."""
-        if not self.is_folder or not self.owner_id or not self.path.startswith("/"):
+        if self.is_folder != 1 or not all(map(_is_text, (self.owner_id, self.fs, self.path))):
+            return False
+        if not self.path.startswith("/") or ".." in self.path.split("/"):
             return False
         return bool(self.is_endless) or (self.expires_at is not None and self.expires_at > self.now)
+
+
+def _is_text(value: object) -> bool:
+    """Refuse a view's NULLs and numbers; SQLite's text may be any bytes, read as surrogates."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    return bool(value) and value == value.encode(errors="replace").decode()
 
 
 def resolve(connection: Connection, watcher: Watcher) -> Watcher | None:

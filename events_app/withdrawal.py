@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import gevent
 from sqlalchemy.exc import SQLAlchemyError
 
-from events_app import sharing
+from events_app import failures, sharing
 from events_app.admission import Admission
 from events_app.database import Database
+from events_app.scope import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,18 @@ def look(database: Database, admission: Admission) -> None:
     if not guests:
         return
     watchers = {each: each.watcher for each in guests}
-    present = database.read(lambda db: sharing.resolve_all(db, list(watchers.values())))
+    present = _present(database, list(watchers.values()))
     for guest, watcher in watchers.items():
-        if watcher.is_resolved and present[watcher] != watcher:
+        if watcher.is_resolved and present.get(watcher) != watcher:
             guest.withdraw()
+
+
+def _present(database: Database, watchers: Sequence[Watcher]) -> Mapping[Watcher, Watcher | None]:
+    """Look the grants up: none where a database that serves the journal refuses to tell them."""
+    try:
+        return database.read(lambda db: sharing.resolve_all(db, watchers))
+    except SQLAlchemyError as error:
+        if failures.is_away(error):
+            raise
+        log.error("grants cannot be read and permit nothing: %s", failures.words_of(error))
+        return {}

@@ -92,6 +92,8 @@ def test_the_watcher_stays_who_it_is_and_watches_the_owners_changes(database: Da
         {"owner_id": ""},
         {"path": "docs"},
         {"path": ""},
+        {"path": "/docs/.."},
+        {"fs": ""},
     ],
     ids=str,
 )
@@ -137,6 +139,48 @@ def test_the_app_may_put_a_view_in_its_place(empty_url: str, engine: str) -> Non
     assert watched(database, watcher()) == Folder("my", "/docs", "42")
     assert watched(database, watcher("S1")) == Folder("my", "/docs", "41")
     run(database, "DELETE FROM app_share WHERE host = 42")
+    assert watched(database, watcher()) is None
+    database.close()
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("column", ["owner_id", "fs", "path"])
+@pytest.mark.parametrize(
+    "value", ["NULL", "7", "x'2f61'", "CAST(x'2fff' AS TEXT)", "'/a' || x'00'"]
+)
+def test_what_no_column_should_hold_permits_nothing_and_ends_nothing_else(
+    empty_url: str, column: str, value: str
+) -> None:
+    """One bad row of a view must not keep the others from being looked up."""
+    database = Database(empty_url)
+    values = {"owner_id": "'42'", "fs": "'my'", "path": "'/docs'"}
+    good, bad = (
+        ", ".join(f"{text} AS {name}" for name, text in (values | changed).items())
+        for changed in ({}, {column: value})
+    )
+    run(
+        database,
+        "CREATE VIEW file_event_grant AS "
+        f"SELECT 's1' AS share_id, '43' AS user_id, 1 AS is_folder, NULL AS expires_at, {good} "
+        f"UNION ALL SELECT 's2', '43', 1, NULL, {bad}",
+    )
+    guests = [watcher(), watcher("s2")]
+    found = database.read(lambda db: sharing.resolve_all(db, guests))
+    assert found[guests[0]] is not None
+    assert found[guests[1]] is None
+    database.close()
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("value", ["'0'", "'1'", "x'00'", "2", "NULL"])
+def test_a_folder_is_1_and_nothing_else(empty_url: str, value: str) -> None:
+    """A driver may hand a bit or a text on, of which 0 is as true as 1."""
+    database = Database(empty_url)
+    run(
+        database,
+        "CREATE VIEW file_event_grant AS SELECT 's1' AS share_id, '43' AS user_id, "
+        f"'42' AS owner_id, 'my' AS fs, '/docs' AS path, {value} AS is_folder, NULL AS expires_at",
+    )
     assert watched(database, watcher()) is None
     database.close()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, exc, text, update
 
 from events_app import errors, scope, sharing, uri, withdrawal
 from events_app.admission import Admission, Caps
 from events_app.schema import FRESH, grant
+from tests import conftest, reused
 from tests.worker import OTHER, Connected, Worker, make
 
 CAPS = Caps(of_worker=10, of_user=10, of_subscription=None)
@@ -153,6 +154,45 @@ def test_other_streams_go_on(worker: Worker) -> None:
     assert own.told() == [("create", "/other/a", "")]
     for each in (first, second, own):
         each.close()
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_grants_that_a_database_refuses_to_tell_permit_nothing(
+    request: pytest.FixtureRequest, engine: str
+) -> None:
+    """A view that lost a column, a right that was taken away: the journal is read as before."""
+    conftest.need(engine)
+    worker = Worker(reused.url(request, engine))
+    worker.grant()
+    reader, own = worker.stream(mounted(worker, guest())), worker.stream()
+    for each in (reader, own):
+        each.expect("subscribed")
+    admission = admitted(worker, reader, own)
+    hide, show = (
+        text(f"ALTER TABLE {before} RENAME TO {after}")
+        for before, after in ((grant.name, "hidden"), ("hidden", grant.name))
+    )
+    worker.database.write(lambda db: db.execute(hide))
+    try:
+        withdrawal.look(worker.database, admission)
+    finally:
+        worker.database.write(lambda db: db.execute(show))
+    worker.commit("create", "/docs/secret")
+    assert [each.name for each in reader.rest()] == ["reconnect-required"]
+    assert own.told() == [("create", "/docs/secret", "")]
+    own.close()
+    worker.close()
+
+
+def test_while_the_database_is_away_nothing_ends(worker: Worker) -> None:
+    worker.grant()
+    reader = worker.stream(mounted(worker, guest()))
+    reader.expect("subscribed")
+    worker.database.away = True
+    with pytest.raises(exc.OperationalError):
+        withdrawal.look(worker.database, admitted(worker, reader))
+    reader.expect("keep-alive")
+    reader.close()
 
 
 def test_who_was_held_while_the_grant_went_is_told_nothing(worker: Worker) -> None:
