@@ -47,7 +47,7 @@ class Question(NamedTuple):
     """What is asked for; None: whatever it is. A path stands for itself and all below it.
 
     `since` is in it, `until` is not; both are the journal's time, not the app's. `told` leaves out
-    what was rejected.
+    what was rejected, and only what stands after the position `after` counts.
     """
 
     user_id: str | None = None
@@ -59,6 +59,7 @@ class Question(NamedTuple):
     since: datetime | None = None
     until: datetime | None = None
     told: bool = False
+    after: int = 0
 
 
 class Entry(NamedTuple):
@@ -105,6 +106,38 @@ def ends(connection: Connection) -> tuple[int, int]:
     """Read the position before the oldest row, and the newest one."""
     floor, last = connection.execute(_ENDS).one()
     return floor, last
+
+
+def begun(connection: Connection, user_id: str, fs: str, path: str) -> int:
+    """Return the position after which the folder at `path` is the present one; 0: always was.
+
+    There it was made or came to its place, or what stood there before went, or a folder above it.
+    """
+    above = uri.ancestors(path)
+    kinds = {"from_path": ("create", "rename", "delete"), "to_path": ("rename",)}
+    newest = 0
+    for name, types in kinds.items():
+        for indexed in _indexed(journal.c[name], connection.dialect.name):
+            query = select(func.max(journal.c.position)).where(
+                journal.c.user_id == user_id,
+                journal.c.fs == fs,
+                journal.c[name].in_(above),
+                journal.c.type.in_(types),
+                or_(journal.c.to_path.is_(None), journal.c.to_path != journal.c.from_path),
+                journal.c.rejected.is_(None),
+                *indexed,
+            )
+            newest = max(newest, connection.scalar(query) or 0)
+    return newest
+
+
+def _indexed(name: ColumnElement[Any], dialect: str) -> Sequence[Sequence[ColumnElement[bool]]]:
+    """Say what must be added, by turns, so that an index over the paths serves: see `schema`."""
+    if dialect != "postgresql":
+        return [[]]
+    lengths = (octets(journal.c.from_path), octets(journal.c.to_path))
+    long = or_(*(length > INDEXED_PATH_BYTES for length in lengths))
+    return [[octets(name) <= INDEXED_PATH_BYTES], [long]]
 
 
 def page(connection: Connection, question: Question, before: int, rows: int) -> Page:
@@ -172,6 +205,8 @@ def _conditions(question: Question) -> Iterator[ColumnElement[bool]]:
         yield func.coalesce(journal.c.actor_id, journal.c.user_id) == question.actor
     if question.told:
         yield journal.c.rejected.is_(None)
+    if question.after:
+        yield journal.c.position > question.after
     yield from _in_time(question)
     if question.path not in {None, "/"}:
         yield _touched(str(question.path))

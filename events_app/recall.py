@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, current_app
+from sqlalchemy import Connection
 
 from events_app import answers, api, asking, errors, event, history, moment, scope, sidecar
 from events_app.sidecar import Sidecar
@@ -33,9 +34,21 @@ def tell() -> Response:
     """Answer one page. The checks run in the protocol's order."""
     parts = sidecar.of(current_app)
     asked = _read(parts)
-    page = parts.look_up(lambda db: history.page(db, asked.question, asked.before, asked.items))
+    page = parts.look_up(lambda db: _page(db, asked))
     following = None if page.next is None else str(page.next)
     return answers.success({"events": list(_items(page, asked)), "next": following})
+
+
+def _page(connection: Connection, asked: Asked) -> history.Page:
+    """Read a page. What another folder was at the place of a share before was never shared."""
+    watcher, after = asked.watcher, 0
+    if watcher.share is not None:
+        root = watcher.folder.path.removesuffix(watcher.share.path.removesuffix("/")) or "/"
+        after = history.begun(connection, watcher.owner_id, watcher.folder.fs, root)
+    question = asked.question._replace(after=after)
+    page = history.page(connection, question, asked.before, asked.items)
+    is_all = page.next is None or page.next <= after + 1
+    return page._replace(next=None if is_all else page.next)
 
 
 def _read(parts: Sidecar) -> Asked:

@@ -190,6 +190,7 @@ QUESTIONS = st.builds(
     since=TIMES,
     until=TIMES,
     told=st.booleans(),
+    after=st.sampled_from([0, 0, 3, 12]),
 )
 
 
@@ -203,6 +204,7 @@ def fits(row: dict[str, Any], asked: Question) -> bool:
         and (asked.since is None or row["recorded_at"] >= asked.since)
         and (asked.until is None or row["recorded_at"] < asked.until)
         and not (asked.told and row["rejected"])
+        and row["position"] > asked.after
         and (asked.path in {None, "/"} or touches(row, str(asked.path)))
     )
 
@@ -281,6 +283,14 @@ def test_a_question_is_answered_by_its_index(
 ) -> None:
     found = plan(full, question)
     for name in indexes:
+        assert f"file_event_journal_{name}" in found
+    assert plans.WHOLE[full.engine.dialect.name] not in found
+
+
+def test_where_a_folder_begins_is_read_by_the_indexes_over_paths(full: Database) -> None:
+    """However much of its user's lies behind it."""
+    found = plans.of(full, lambda db: history.begun(db, "7", "my", "/d/3"))
+    for name in ("user_from", "user_to"):
         assert f"file_event_journal_{name}" in found
     assert plans.WHOLE[full.engine.dialect.name] not in found
 

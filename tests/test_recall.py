@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
+from sqlalchemy import insert
 from werkzeug.test import TestResponse
 
-from events_app import history, recall, sidecar
+from events_app import history, recall, schema, sidecar
 from tests import kept, reused, tokens
 from tests.serving import free_port
 from tests.tokens import bearer, token
@@ -106,6 +107,74 @@ def test_paths_are_relative_and_the_border_is_told_as_by_the_stream(app: Flask) 
         (3, "delete", "/b", "")
     ]
     assert [item["position"] for item in told(app)[0]] == [6, 5, 4, 3, 2, 1]
+
+
+def share(app: Flask, path: str) -> str:
+    """Let user 42 watch a folder of user 7's; return its URI."""
+    values = {"share_id": "s1", "user_id": "42", "owner_id": "7", "path": path, "is_folder": 1}
+    sidecar.of(app).database.write(lambda db: db.execute(insert(schema.grant).values(values)))
+    return "cloudreve://s1@share"
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        {"type": "rename", "from_path": "/d/e", "to_path": "/private"},
+        {"type": "delete", "from_path": "/d"},
+        {"type": "rename", "from_path": "/other", "to_path": "/d"},
+        {"type": "create", "from_path": "/d/e"},
+    ],
+    ids=lambda row: f"{row['type']} {row['from_path']}",
+)
+def test_a_guest_is_not_told_what_another_folder_held_in_the_place_of_the_share(
+    app: Flask, gone: dict[str, str]
+) -> None:
+    """It was never shared; its owner still sees all of it."""
+    keep(
+        app,
+        {"from_path": "/d/e/secret", "user_id": "7"},
+        {**gone, "user_id": "7"},
+        {"from_path": "/d/e/x", "user_id": "7"},
+        {"type": "modify", "from_path": "/d/e", "user_id": "7"},
+        {"type": "delete", "from_path": "/d/e", "user_id": "7", "rejected": "why"},
+        {"type": "delete", "from_path": "/d/e", "user_id": "7", "fs": "other"},
+        {"type": "rename", "from_path": "/d/e", "to_path": "/d/e", "user_id": "7"},
+        {"type": "delete", "from_path": "/d/e"},
+        {"type": "delete", "from_path": "/d/e/x", "user_id": "7"},
+        {"from_path": "/d/e/x", "user_id": "7"},
+    )
+    address = share(app, "/d/e")
+    items, following = told(app, uri=address)
+    assert in_short(items) == [
+        (10, "create", "/x", ""),
+        (9, "delete", "/x", ""),
+        (3, "create", "/x", ""),
+    ]
+    assert following is None
+    assert told(app, uri=address, before="3") == ([], None)
+    assert told(app, uri=address, limit="5")[1] is None
+    assert told(app, uri=f"{address}/x") == ([], None)
+
+
+def test_a_guest_of_a_whole_drive_is_told_all_of_it(app: Flask) -> None:
+    keep(
+        app,
+        {"from_path": "/a", "user_id": "7"},
+        {"type": "delete", "from_path": "/a", "user_id": "7"},
+    )
+    assert len(told(app, uri=share(app, "/"))[0]) == 2
+
+
+def test_a_guest_of_a_deep_folder_is_told_from_its_beginning_too(app: Flask) -> None:
+    """Beyond what an index over paths holds."""
+    deep = "/" + "d" * 2_100
+    keep(
+        app,
+        {"from_path": f"{deep}/secret", "user_id": "7"},
+        {"type": "rename", "from_path": "/short", "to_path": deep, "user_id": "7"},
+        {"from_path": f"{deep}/x", "user_id": "7"},
+    )
+    assert in_short(told(app, uri=share(app, deep))[0]) == [(3, "create", "/x", "")]
 
 
 def test_since_is_in_it_and_until_is_not(app: Flask) -> None:
