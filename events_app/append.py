@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import gevent
@@ -10,7 +11,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestTimeout
 
-from events_app import api, asking, auth, errors, kinds, sidecar, submission
+from events_app import api, asking, auth, errors, kinds, sidecar, submission, writing
 from events_app.settings import Settings
 from events_app.sidecar import Sidecar
 from events_app.submission import Author, Form
@@ -50,12 +51,25 @@ def _append(parts: Sidecar) -> dict[str, int]:
     author = _author(parts.settings)
     form = _form()
     seconds = _wait_seconds()
-    body = _body(parts.settings.append_max_bytes)
-    changes = submission.changes(body, form, author, parts.settings.append_max_rows)
-    with parts.writing.turn():
-        rows = parts.writing.append(changes, traced=seconds > 0)
-    span = parts.writing.span(rows, seconds) if seconds else None
-    return {"accepted": len(rows), **(span._asdict() if span else {})}
+    accepted, keys = _write(parts, author, form, traced=seconds > 0)
+    span = parts.writing.span(keys, seconds) if seconds else None
+    return {"accepted": accepted, **(span._asdict() if span else {})}
+
+
+def _write(
+    parts: Sidecar, author: Author, form: Form, *, traced: bool
+) -> tuple[int, Sequence[writing.Key]]:
+    """Read and write the body; return how many changes it held, and their keys where `traced`.
+
+    The body's memory is free when it returns: its client may wait for a minute more.
+    """
+    settings = parts.settings
+    with parts.writing.room(author.user_id, request.content_length):
+        body = _body(settings.append_max_bytes)
+        changes = submission.changes(body, form, author, settings.append_max_rows)
+        with parts.writing.turn():
+            rows = parts.writing.append(changes, traced=traced)
+    return len(rows), writing.keys_of(rows) if traced else ()
 
 
 def _author(settings: Settings) -> Author:

@@ -9,7 +9,9 @@ Theory of operation
 
 Rules
     So many at a time read and write bodies, and the others wait in a queue that has an end: each
-    holds its body in memory, and a database that is away must not fill it.
+    holds its body in memory, and a database that is away must not fill it. Nor must bodies that
+    come slowly: of large ones so many may be on their way, and of one writer half of them. Who
+    waits for word of a batch holds no more of it than its keys.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -38,6 +41,11 @@ log = logging.getLogger(__name__)
 AT_ONCE = 2
 # 5 MiB each, by default.
 MOST_WAITING = 64
+# Bodies of which there is room for any number, for a connection costs as much.
+SMALL_BYTES = 16 * 1024
+# Larger ones that come or wait, and how many of them may be of one writer.
+MOST_LARGE = 128
+MOST_LARGE_OF_ONE = 64
 # To read or make ready so many takes a few milliseconds of the event loop.
 ROWS_PER_PASS = 200
 # The bell may be another change's, and on a worker that is stopping none rings.
@@ -66,7 +74,25 @@ class Writing:
         self._clock = clock
         self._turns = BoundedSemaphore(AT_ONCE)
         self._waiting = 0
+        self._large: Counter[str | None] = Counter()
         self._stopping = False
+
+    @contextlib.contextmanager
+    def room(self, writer: str | None, length: int | None) -> Iterator[None]:
+        """Have room for a body of `length` bytes until it is written; None: of any length.
+
+        Raises `DatabaseAway`.
+        """
+        if length is not None and length <= SMALL_BYTES:
+            yield
+            return
+        if self._large.total() >= MOST_LARGE or self._large[writer] >= MOST_LARGE_OF_ONE:
+            raise errors.DatabaseAway("too many large bodies at once; try again")
+        self._large[writer] += 1
+        try:
+            yield
+        finally:
+            self._large -= Counter([writer])
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -108,14 +134,13 @@ class Writing:
         except SQLAlchemyError as error:
             _refuse(error)
 
-    def span(self, rows: Iterable[Values], seconds: float) -> Span | None:
-        """Wait until all of `rows`, which were traced, are in the journal; None: not in `seconds`.
+    def span(self, keys: Sequence[Key], seconds: float) -> Span | None:
+        """Wait until the rows of these `keys` are in the journal; None: not in `seconds`.
 
         A key that was used before stands where it stood. None also when the database is away
         meanwhile, or when the worker stops: what was committed is committed.
         """
         until = self._clock.monotonic() + seconds
-        keys = {(row["user_id"], row["event_key"]): None for row in rows if row["event_key"]}
         with self._hearing({user_id for user_id, _ in keys}) as bell:
             try:
                 return self._wait(list(keys), bell, until)
@@ -139,7 +164,7 @@ class Writing:
         found: list[int] = []
         while missing:
             asked, rest = missing[: journal.PAGE_ROWS], missing[journal.PAGE_ROWS :]
-            positions = self._positions(asked)
+            positions = self._positions(asked, until)
             found += positions.values()
             late = [key for key in asked if key not in positions]
             if late and not self._pause(bell, until):
@@ -147,8 +172,14 @@ class Writing:
             missing = late + rest
         return Span(min(found), max(found))
 
-    def _positions(self, keys: Sequence[Key]) -> dict[Key, int]:
-        return self._database.read(lambda db: journal.positions_of_keys(db, keys))
+    def _positions(self, keys: Sequence[Key], until: float) -> dict[Key, int]:
+        """Look in line with those who write: any number may wait, and so few may connect."""
+        if not self._turns.acquire(timeout=max(0.0, until - self._clock.monotonic())):
+            return {}
+        try:
+            return self._database.read(lambda db: journal.positions_of_keys(db, keys))
+        finally:
+            self._turns.release()
 
     def _pause(self, bell: Event, until: float) -> bool:
         """Wait for something new; tell whether it is worth another look."""
@@ -162,6 +193,12 @@ class Writing:
     def stop(self) -> None:
         """Let nobody wait any longer: the worker stops."""
         self._stopping = True
+
+
+def keys_of(rows: Iterable[Values]) -> list[Key]:
+    """Return what `rows`, which were traced, are found again by: each key once, in their order."""
+    keys = {(row["user_id"], row["event_key"]): None for row in rows if row["event_key"]}
+    return list(keys)
 
 
 def _paced(changes: Iterable[Values]) -> Iterator[Values]:

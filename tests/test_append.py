@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +17,7 @@ from flask import Flask
 from sqlalchemy import Connection, select
 from werkzeug.test import TestResponse
 
-from events_app import append, schema, sidecar
+from events_app import append, schema, sidecar, writing
 from tests import reused, rows, tokens
 from tests.serving import free_port
 from tests.tokens import EVENTS_PATH, bearer, token
@@ -241,10 +243,14 @@ def test_a_bad_wait_is_400_and_nothing_is_written(app: Flask, query: str) -> Non
 
 
 class Stalled(io.RawIOBase):
-    """A body of which nothing comes."""
+    """A body of which nothing comes until it breaks off."""
+
+    def __init__(self) -> None:
+        self.is_read, self.ends = gevent.event.Event(), gevent.event.Event()
 
     def read(self, _: int = -1) -> bytes:
-        gevent.event.Event().wait()
+        self.is_read.set()
+        self.ends.wait()
         return b""
 
 
@@ -256,6 +262,56 @@ def test_a_body_that_does_not_come_is_408(app: Flask, monkeypatch: pytest.Monkey
         environ_overrides={"wsgi.input": Stalled(), "CONTENT_LENGTH": "10"},
     )
     assert refused(answer) == (408, 408, None)
+
+
+def test_a_large_body_finds_room_before_it_is_read(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "SMALL_BYTES", 100)
+    monkeypatch.setattr(writing, "MOST_LARGE_OF_ONE", 1)
+    body = json.dumps([CREATE | {"meta": "x" * 200}]).encode()
+    slow = Stalled()
+    sent = gevent.spawn(
+        app.test_client().post,
+        EVENTS_PATH,
+        headers=bearer(token()) | {"Content-Type": "application/json"},
+        environ_overrides={"wsgi.input": slow, "CONTENT_LENGTH": str(len(body))},
+    )
+    slow.is_read.wait()
+    answer = post(app, body)
+    assert refused(answer) == (503, 503, None)
+    assert answer.headers["Retry-After"] == "5"
+    assert accepted(post(app, [CREATE])) == {"accepted": 1}
+    assert accepted(post(app, body, sub="43")) == {"accepted": 1}
+    slow.ends.set()
+    assert refused(sent.get()) == (400, 40001, None)
+    assert accepted(post(app, body)) == {"accepted": 1}
+
+
+def test_who_waits_for_word_of_a_batch_holds_none_of_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a minute, and there may be thousands."""
+    app = tokens.app(url)
+    body = json.dumps([CREATE | {"meta": "x" * 50_000}] * 40).encode()
+    held = []
+
+    def wait(*_: object) -> None:
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+
+    monkeypatch.setattr(sidecar.of(app).writing, "span", wait)
+    sent = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    headers = bearer(token()) | {"Content-Type": "application/json"}
+    accepted(post(app, [CREATE]))  # what is made once is made
+    tracemalloc.start()
+    answer = app.test_client().post(
+        EVENTS_PATH, query_string="wait=60", headers=headers, environ_overrides=sent
+    )
+    tracemalloc.stop()
+    assert accepted(answer) == {"accepted": 40}
+    assert held[0] < len(body) / 4
+    sidecar.of(app).close()
 
 
 def test_a_client_id_that_is_none_is_400(app: Flask) -> None:

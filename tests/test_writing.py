@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -214,7 +215,7 @@ def append(worker: Worker, *changes: Values) -> Span | None:
     """Append a batch, wait for a second at most; it moves after a tenth of that."""
     appended = on(worker).append(changes, traced=True)
     worker.clock.at(worker.clock.now + 0.1, worker.turn)
-    return on(worker).span(appended, 1)
+    return on(worker).span(writing.keys_of(appended), 1)
 
 
 def test_a_batch_stands_where_its_rows_have_moved_to(worker: Worker) -> None:
@@ -228,7 +229,7 @@ def test_rows_of_others_may_stand_between(worker: Worker) -> None:
     batch = on(worker).append([change("/a"), change("/b")], traced=True)
     worker.write("create", "/other", user_id="43")
     worker.turn()
-    assert on(worker).span(batch, 1) == Span(1, 2)
+    assert on(worker).span(writing.keys_of(batch), 1) == Span(1, 2)
     assert append(worker, change("/c", user_id="43"), change("/d")) == Span(4, 5)
 
 
@@ -237,7 +238,7 @@ def test_a_batch_that_is_retried_stands_where_it_stood(worker: Worker) -> None:
     keyed = [change("/a", "a"), change("/b", "b")]
     assert append(worker, *keyed) == Span(1, 2)
     again = on(worker).append(keyed, traced=True)
-    assert on(worker).span(again, 0) == Span(1, 2)
+    assert on(worker).span(writing.keys_of(again), 0) == Span(1, 2)
     worker.turn()
     assert append(worker, change("/a", "a"), change("/new", "new")) == Span(1, 6)
     assert worker.database.read(duplicates) == ["/a", "/b", "/a"]
@@ -282,7 +283,7 @@ def test_a_batch_that_is_not_traced_gets_no_keys(worker: Worker) -> None:
 def test_who_waits_in_vain_waits_no_longer_than_asked(worker: Worker) -> None:
     began = worker.clock.now
     batch = on(worker).append([change("/a"), change("/b")], traced=True)
-    assert on(worker).span(batch, 7) is None
+    assert on(worker).span(writing.keys_of(batch), 7) is None
     assert worker.clock.now - began == pytest.approx(7)
 
 
@@ -291,7 +292,7 @@ def test_a_worker_that_stops_lets_nobody_wait(worker: Worker) -> None:
     at_work = on(worker)
     batch = at_work.append([change("/a")], traced=True)
     worker.clock.at(began + 1, at_work.stop)
-    assert at_work.span(batch, 60) is None
+    assert at_work.span(writing.keys_of(batch), 60) is None
     assert worker.clock.now - began <= 1 + writing.LOOK_SECONDS
 
 
@@ -300,7 +301,7 @@ def test_a_database_that_goes_away_meanwhile_does_not_undo_what_is_committed(
 ) -> None:
     batch = on(worker).append([change("/a")], traced=True)
     worker.clock.at(worker.clock.now + 1, lambda: setattr(worker.database, "away", True))
-    assert on(worker).span(batch, 60) is None
+    assert on(worker).span(writing.keys_of(batch), 60) is None
     worker.database.away = False
     assert worker.database.read(rows.waiting) == 1
 
@@ -330,6 +331,69 @@ def test_so_many_at_a_time_and_the_queue_has_an_end(worker: Worker) -> None:
     gevent.joinall(taken, raise_error=True)
     with at_work.turn():
         pass
+
+
+def test_word_of_a_batch_is_looked_for_in_line_with_those_who_write(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those who wait would take every connection, and the tailer would have none."""
+    at_work, at_once = on(worker), []
+    looking = 0
+
+    def look(*_: Any) -> dict[Any, int]:
+        nonlocal looking
+        looking += 1
+        at_once.append(looking)
+        gevent.sleep(0)
+        looking -= 1
+        return {("42", "k"): 1}
+
+    monkeypatch.setattr(worker.database, "read", look)
+    waiting = [gevent.spawn(at_work.span, [("42", "k")], 60) for _ in range(10)]
+    gevent.joinall(waiting, raise_error=True)
+    assert (len(at_once), max(at_once)) == (10, writing.AT_ONCE)
+    assert {each.value for each in waiting} == {Span(1, 1)}
+
+
+def test_who_gets_no_turn_waits_no_longer_than_asked(worker: Worker) -> None:
+    at_work = on(worker)
+    batch = at_work.append([change("/a")], traced=True)
+    worker.turn()
+    with contextlib.ExitStack() as taken:
+        for _ in range(writing.AT_ONCE):
+            taken.enter_context(at_work.turn())
+        assert at_work.span(writing.keys_of(batch), 0) is None
+    assert at_work.span(writing.keys_of(batch), 0) == Span(1, 1)
+
+
+def refuse(at_work: Writing, writer: str | None, length: int | None) -> bool:
+    """Tell whether there is no room for such a body."""
+    try:
+        with at_work.room(writer, length):
+            return False
+    except errors.DatabaseAway:
+        return True
+
+
+def test_of_large_bodies_so_many_are_on_their_way_and_of_one_writer_half_of_them(
+    worker: Worker,
+) -> None:
+    """They come as slowly as their clients like, and each is held in memory."""
+    at_work, large = on(worker), writing.SMALL_BYTES + 1
+    with contextlib.ExitStack() as first:
+        for _ in range(writing.MOST_LARGE_OF_ONE):
+            first.enter_context(at_work.room("42", large))
+        assert refuse(at_work, "42", large)
+        assert refuse(at_work, "42", None), "nobody knows how long it is"
+        assert not refuse(at_work, "42", writing.SMALL_BYTES)
+        with contextlib.ExitStack() as second:
+            for _ in range(writing.MOST_LARGE - writing.MOST_LARGE_OF_ONE):
+                second.enter_context(at_work.room(None, None))
+            assert refuse(at_work, "43", large)
+            assert not refuse(at_work, "43", writing.SMALL_BYTES)
+        assert not refuse(at_work, "43", large)
+    assert not refuse(at_work, "42", large)
+    assert not at_work._large, "nobody is remembered"
 
 
 def test_a_turn_ends_with_a_failure(worker: Worker) -> None:
