@@ -59,7 +59,8 @@ def changes() -> Response:
     good_for = max(0.0, identity.expires_at - parts.clock.wall())
     watcher = parts.mounted(watcher)
     asked = poll.Request(watcher, cursor, rows, min(wait, good_for))
-    page = parts.answer_poll(asked, Peer(request.environ.get("gunicorn.socket")))
+    peer = Peer(request.environ.get("gunicorn.socket"))
+    page = parts.answer_poll(asked, peer, identity.claims)
     told = [sse.document(change) for change in page.changes]
     return answers.success({"events": told, "cursor": page.cursor, "more": page.more})
 

@@ -9,6 +9,8 @@ Rules
     - Nothing is remembered: the client keeps its cursor, and an answer that never arrives is asked
       for again with the cursor before it.
     - The cursor of a page is the follower's safe point, so that a stream can go on from it.
+    - The wait is counted from the request's arrival: waiting for a place is waiting too, and no
+      answer comes later than a client or its token lasts.
 """
 
 from __future__ import annotations
@@ -50,10 +52,11 @@ class Poll:
     def __init__(
         self, around: Surroundings, request: Request, turns: AbstractContextManager[object]
     ) -> None:
-        """Prepare; nothing happens before `page`."""
+        """Prepare, as the request comes; nothing happens before `page`."""
         self._around = around
         self._request = request
         self._turns = turns
+        self._until = around.clock.monotonic() + request.wait_seconds
         self._bell = Event()
         self._given_up = self._withdrawn = False
 
@@ -143,7 +146,6 @@ class Poll:
 
     def _take(self, follower: Follower, start: Start) -> Page:
         clock, pace = self._around.clock, self._around.pace
-        until = clock.monotonic() + self._request.wait_seconds
         while True:
             self._read(follower)
             if self._withdrawn:
@@ -160,9 +162,9 @@ class Poll:
                 continue  # folded away
             if follower.end is not None:
                 return self._end(start, follower.safe)
-            if self._given_up or now >= until:
+            if self._given_up or now >= self._until:
                 return Page([], self._text(start, follower.safe), more=False)
-            clock.wait(self._bell, min(until, due_at or until) - now)
+            clock.wait(self._bell, min(self._until, due_at or self._until) - now)
             self._bell.clear()
 
     def _read(self, follower: Follower) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -220,10 +221,11 @@ class Sidecar:
         self.admission.enter(stream)
         return Admitted(self, stream, peer)
 
-    def answer_poll(self, request: poll.Request, peer: Peer) -> poll.Page:
+    def answer_poll(self, request: poll.Request, peer: Peer, claims: str = "") -> poll.Page:
         """Return a page of changes. One that is waited for takes a stream's place meanwhile.
 
-        Raises `TooManyStreams`, `CannotResume` and `DatabaseAway`.
+        `claims` is what `Revocation.admit` returned for its token. Raises `TooManyStreams`,
+        `CannotResume`, `DatabaseAway`, and what says that nothing is permitted any more.
         """
         asked = poll.Poll(self._around, request, self._turns)
         if not request.wait_seconds:
@@ -232,10 +234,24 @@ class Sidecar:
         self._watch.add(peer, asked.give_up)
         self.admission.enter(asked)
         try:
-            return asked.page()
+            page = asked.page()
+            self._permit_still(request.watcher, claims)
         finally:
             self._watch.remove(peer)
             self.admission.leave(asked)
+        return page
+
+    def _permit_still(self, watcher: Watcher, claims: str) -> None:
+        """Look again, after a wait, whether what was read may be told.
+
+        What was there before a permission went may be told; what came afterwards may not, and the
+        looks at open streams are seconds apart. Raises `ForeignFolder`, `DatabaseAway` and what
+        `Revocation.admit` raises.
+        """
+        if claims:
+            self.revocation.admit(json.loads(claims))
+        if self.mounted(watcher) != watcher:
+            raise errors.ForeignFolder
 
     def dismiss(self, stream: Stream, peer: Peer) -> None:
         """Count a stream out that has ended."""

@@ -82,6 +82,7 @@ def test_the_identity_claim_is_a_setting() -> None:
     app = tokens.app(JWT_IDENTITY_CLAIM="uid")
     assert identity(app, token(uid="7")).user_id == "7"
     assert identity(app, token(uid="7", sub=None)).user_id == "7"
+    assert identity(app, signed('{"sub": 42, "uid": "7", "exp": 99999999999}')).user_id == "7"
     assert refusal(app, token()) is errors.Unauthorized
 
 
@@ -165,6 +166,17 @@ def test_another_kind_of_authorization_is_401(app: Flask, header: str) -> None:
 )
 def test_a_verified_token_of_another_type_is_40020(app: Flask, changed: dict[str, Any]) -> None:
     assert refusal(app, token(**changed)) is errors.WrongTokenType
+
+
+@pytest.mark.parametrize("sub", [None, "", 42, ["42"], "x" * 65])
+@pytest.mark.parametrize(
+    "changed", [{"type": "refresh"}, {"token_type": "refresh"}, {"client_id": "app"}]
+)
+def test_a_token_that_names_nobody_is_bad_whatever_else_it_says(
+    app: Flask, sub: object, changed: dict[str, Any]
+) -> None:
+    text = signed(json.dumps({"sub": sub, "exp": 99_999_999_999} | changed))
+    assert refusal(app, text) is errors.Unauthorized
 
 
 def test_a_type_of_null_is_not_access(app: Flask) -> None:

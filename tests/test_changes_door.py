@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import delete, insert
 from werkzeug.test import TestResponse
 
 from events_app import api, sidecar
+from events_app.revocation import Revocation
+from events_app.schema import grant
 from tests import reused, tokens
 from tests.tokens import bearer, token
 
@@ -138,6 +141,54 @@ def test_who_waits_takes_a_streams_place_and_who_does_not_takes_none(client: Fla
     assert page(client, cursor=cursor)["events"] == []
     assert ask(client, cursor=cursor, wait=1).status_code == 429
     stream.close()
+
+
+# -- what goes while a page is waited for --------------------------------------------------------
+
+SHARE = "cloudreve://s1@share"
+
+
+@pytest.fixture
+def guest(app: Flask) -> FlaskClient:
+    """Give the client of user 43, who may watch 42's /docs."""
+    values = {"share_id": "s1", "user_id": "43", "owner_id": "42", "path": "/docs", "is_folder": 1}
+    sidecar.of(app).database.write(lambda db: db.execute(insert(grant).values(values)))
+    return app.test_client()
+
+
+def page_of_share(app: Flask, guest: FlaskClient, meanwhile: Callable[[], str | None]) -> int:
+    """Wait for a page that has a change, and do something before it is answered."""
+    headers, address = bearer(token(sub="43")), {"uri": SHARE}
+    first = guest.get(api.CHANGES_PATH, query_string=address, headers=headers).get_json()["data"]
+    tokens.write(app, "/docs/a")
+    follow(app)
+    answers = iter([lambda: None, meanwhile])
+
+    def hook(claims: Mapping[str, Any]) -> str | None:
+        """Answer as the app does that is asked about the token, before and after the wait."""
+        del claims
+        return next(answers)()
+
+    sidecar.of(app).revocation = Revocation((hook,), 60)
+    query = address | {"cursor": first["cursor"], "wait": "1"}
+    answer = guest.get(api.CHANGES_PATH, query_string=query, headers=headers)
+    assert ("/a" in answer.text) == (answer.status_code == 200)
+    return answer.status_code
+
+
+def test_what_is_still_permitted_after_a_wait_is_told(app: Flask, guest: FlaskClient) -> None:
+    assert page_of_share(app, guest, lambda: None) == 200
+
+
+def test_a_token_that_is_revoked_meanwhile_is_told_nothing(app: Flask, guest: FlaskClient) -> None:
+    assert page_of_share(app, guest, lambda: "its user signed out") == 401
+
+
+def test_a_guest_whose_grant_went_meanwhile_is_told_nothing(app: Flask, guest: FlaskClient) -> None:
+    def withdraw() -> None:
+        sidecar.of(app).database.write(lambda db: db.execute(delete(grant)))
+
+    assert page_of_share(app, guest, withdraw) == 403
 
 
 def test_a_database_that_is_away_is_503_with_a_time_to_come_back() -> None:

@@ -103,6 +103,15 @@ def test_a_wait_ends_in_time_with_nothing(worker: Worker) -> None:
     assert worker.clock.now - began == pytest.approx(40)
 
 
+def test_a_wait_for_a_place_is_part_of_the_wait(worker: Worker) -> None:
+    """Else an answer would come when the client has given up, or its token has expired."""
+    first, began = now(worker), worker.clock.now
+    poll = worker.poll(first, wait_seconds=40)
+    worker.clock.now += 10
+    assert poll.page() == Page([], first, more=False)
+    assert worker.clock.now - began == pytest.approx(40)
+
+
 def test_what_folds_away_does_not_end_a_wait(worker: Worker) -> None:
     first = now(worker)
     worker.later(5, "create", "/a", file_id="1")
