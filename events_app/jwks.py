@@ -60,6 +60,8 @@ class Fetched:
         self._failing = Event()
         self._flight: gevent.Greenlet[[], None] | None = None
         self._asked_at: float | None = None
+        self.failures = 0
+        """Fetches that failed."""
 
     def run(self) -> None:
         """Keep the set fresh; ends when the greenlet is killed."""
@@ -106,6 +108,7 @@ class Fetched:
             if self._failure is None:
                 log.error("the keys that verify tokens cannot be fetched: %s", error)
             self._failure = str(error)
+            self.failures += 1
             self._failing.set()
         else:
             if self._failure is not None:

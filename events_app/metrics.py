@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from events_app import journal
+from events_app.jwks import Fetched
 from events_app.sidecar import Sidecar
 
 # Beyond this a depth is only "far too many".
@@ -35,6 +36,7 @@ class _Worker(Collector):
         yield from self._streams()
         yield from self._told()
         yield from self._cursors()
+        yield from self._requests()
         try:
             depth, age = self._parts.database.read(_outbox)
         except SQLAlchemyError:
@@ -79,6 +81,19 @@ class _Worker(Collector):
         yield _counter("events_folded_rows", rows, tally.folded_rows)
         changes = "Changes in these frames and pages, after folding."
         yield _counter("events_told_changes", changes, tally.told_changes)
+
+    def _requests(self) -> Iterator[Metric]:
+        parts = self._parts
+        answered = {(door, str(status)): n for (door, status), n in parts.tally.answered.items()}
+        text = "Requests by door and status."
+        yield _counters("events_requests", text, ("door", "status"), answered)
+        text = "Changes that this worker committed for writers by HTTP."
+        yield _counter("events_appended_changes", text, parts.writing.appended_changes)
+        text = "Fetches of the JWKS that failed."
+        failures = parts.keys.failures if isinstance(parts.keys, Fetched) else 0
+        yield _counter("events_keys_fetch_failures", text, failures)
+        text = "Questions whether a token was revoked that got no answer."
+        yield _counter("events_revocation_unanswered", text, parts.revocation.unanswered)
 
     def _cursors(self) -> Iterator[Metric]:
         ledger = self._parts.ledger

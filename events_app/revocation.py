@@ -76,6 +76,8 @@ class Revocation:
         self._hooks = hooks
         self._every_seconds = every_seconds
         self._open: dict[Revocable, str] = {}
+        self.unanswered = 0
+        """Questions that got no answer."""
 
     def admit(self, claims: Mapping[str, Any]) -> str:
         """Return the claims as `watch` takes them, or nothing where nobody is to be asked.
@@ -132,11 +134,12 @@ class Revocation:
         return found.items()
 
     def _reason(self, claims: Mapping[str, Any]) -> str | None:
-        for hook in self._hooks:
-            reason = _ask(hook, claims)
-            if reason is not None:
-                return reason
-        return None
+        try:
+            reasons = (_ask(hook, claims) for hook in self._hooks)
+            return next((reason for reason in reasons if reason is not None), None)
+        except Unanswered:
+            self.unanswered += 1
+            raise
 
 
 def _ask(hook: Hook, claims: Mapping[str, Any]) -> str | None:

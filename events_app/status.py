@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Flask, Response, current_app, jsonify
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from events_app import metrics, sidecar
@@ -33,5 +33,14 @@ def numbers() -> Response:
 
 
 def install(app: Flask) -> None:
-    """Add the pages."""
+    """Add the pages, and count what every door answers."""
     app.register_blueprint(pages)
+    app.after_request(_count)
+
+
+def _count(answer: Response) -> Response:
+    """Count by the door: paths and methods that are none would be names without end."""
+    rule = request.url_rule
+    door = f"{request.method} {rule.rule}" if rule is not None else "none"
+    sidecar.of(current_app).tally.answered[door, answer.status_code] += 1
+    return answer

@@ -9,6 +9,7 @@ class Tally:
     """Counts of one worker; every one of them only ever rises."""
 
     __slots__ = (
+        "answered",
         "begun",
         "ended",
         "folded_rows",
@@ -22,6 +23,8 @@ class Tally:
 
     def __init__(self) -> None:
         """Begin at zero."""
+        self.answered: Counter[tuple[str, int]] = Counter()
+        """Requests by their door and the status of the answer."""
         self.begun: Counter[tuple[str, str]] = Counter()
         """Streams by the frame that began them, and why it was that one."""
         self.ended: Counter[str] = Counter()

@@ -76,6 +76,8 @@ class Writing:
         self._waiting = 0
         self._large: Counter[str | None] = Counter()
         self._stopping = False
+        self.appended_changes = 0
+        """Changes that this worker committed."""
 
     @contextlib.contextmanager
     def room(self, writer: str | None, length: int | None) -> Iterator[None]:
@@ -124,6 +126,7 @@ class Writing:
         for values in _paced(rows):
             batch.add(values)
         self._write(batch.write)
+        self.appended_changes += len(rows)
         # The next turn would come by itself, at the poll interval.
         self._tailer.bell.set()
         return rows

@@ -12,9 +12,12 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import exc, update
 
-from events_app import admission, metrics, schema, sidecar
+from events_app import admission, errors, metrics, schema, sidecar
+from events_app.jwks import Fetched
+from events_app.revocation import Revocation
 from tests import reused, tokens
 from tests.databases import ROOT
+from tests.manual_clock import ManualClock
 from tests.tokens import EVENTS_PATH, bearer, token
 
 CLIENT = "0b0e5f3a-6c1d-4f1e-9d5a-3a1b2c3d4e5f"
@@ -118,6 +121,44 @@ def test_who_hangs_up_is_counted_too(app: Flask) -> None:
         answer.close()
     assert numbers(app)["events_streams_ended_total", "dropped"] == 2
     assert numbers(app)["events_streams_begun_total", "subscribed", "no client id"] == 2
+
+
+def test_requests_are_counted_by_their_door(app: Flask) -> None:
+    """What is no door has one name: there is no end of those that anybody makes up."""
+    client = app.test_client()
+    client.get(EVENTS_PATH)
+    client.get(f"{EVENTS_PATH}/changes", headers=bearer(token()))
+    for path in ("/a", "/b"):
+        client.get(path)
+    client.open("/healthz", method="BREW")
+    found = numbers(app)
+    assert found["events_requests_total", f"GET {EVENTS_PATH}", "401"] == 1
+    assert found["events_requests_total", f"GET {EVENTS_PATH}/changes", "200"] == 1
+    assert found["events_requests_total", "none", "404"] == 2
+    assert found["events_requests_total", "none", "405"] == 1
+
+
+def test_appended_changes_are_counted_when_they_are_committed(app: Flask) -> None:
+    change = {"type": "create", "file_id": "1", "from": "/a"}
+    for changes in ([change, change], [change, {}]):
+        app.test_client().post(EVENTS_PATH, headers=bearer(token()), json=changes)
+    assert numbers(app)["events_appended_changes_total"] == 2
+
+
+def test_what_is_asked_in_vain_is_counted(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> str | None:
+        raise OSError("the register is away")
+
+    parts = sidecar.of(app)
+    keys = Fetched(lambda: b"no document", "RS256", ManualClock())
+    monkeypatch.setattr(parts, "keys", keys)
+    monkeypatch.setattr(parts, "revocation", Revocation((fails,), 60))
+    with pytest.raises(errors.KeysAway):
+        keys.fitting("one")
+    with pytest.raises(errors.Unforeseen), app.app_context():
+        parts.revocation.admit({})
+    assert numbers(app)["events_keys_fetch_failures_total"] == 1
+    assert numbers(app)["events_revocation_unanswered_total"] == 1
 
 
 def test_refusals_are_counted_by_their_cap(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
