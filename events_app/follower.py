@@ -23,14 +23,13 @@ RUN_CHANGES = 10_000
 
 
 class Told(NamedTuple):
-    """What a client is told at once: the changes, and the points before and after them.
+    """What a client is told at once: the changes, and the point after them.
 
     They were folded from `rows`, the watcher's own ones among them.
     """
 
     rows: int
     changes: list[Change]
-    before: Point
     after: Point
 
 
@@ -124,10 +123,10 @@ class Follower:
         repeated = [change for position, change in self._run if position <= self._repeated_upto]
         others = [change for position, change in self._run if position > self._repeated_upto]
         changes = merge.fold(repeated, repeated=True, then=others)
-        before, self.safe = self.safe, self.read
+        self.safe = self.read
         rows = len(self._run)
         self._run = []
-        return Told(rows, changes, before, self.safe)
+        return Told(rows, changes, self.safe)
 
     def _is_in_epoch(self) -> bool:
         """Tell whether the tailer reads our epoch: a later one ends us, an older one will rise."""

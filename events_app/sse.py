@@ -52,10 +52,14 @@ def event_frames(
 ) -> Sequence[bytes]:
     """Write `changes` as frames of at most 32 KiB, of which only the last carries `after`.
 
-    The others carry `before`: a client that breaks off between them resumes before the batch.
+    The others carry `before`, the one that the client has: if it breaks off between them it resumes
+    before the batch.
     """
-    write = _shared if len(changes) <= SHARED_CHANGES else _event_frames
-    return write(tuple(changes), before, after, payload)
+    if len(changes) > SHARED_CHANGES:
+        return _event_frames(tuple(changes), before, after, payload)
+    # Those who are told this together may have different ones, of which a single frame has none.
+    alike = _shared(tuple(changes), "", after, payload)
+    return alike if len(alike) == 1 else _shared(tuple(changes), before, after, payload)
 
 
 def _event_frames(

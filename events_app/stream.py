@@ -7,7 +7,8 @@ Theory of operation
     loop, and it waits in one place, on one bell.
 
 Rules
-    - Every `id` is the follower's safe point: it never passes a pending row.
+    - Every `id` is the follower's safe point: it never passes a pending row. Parts of a batch
+      repeat the `id` that the client has, which takes one that moves for the end of the batch.
     - The greenlet that waits is shallow: whatever needs SQL runs in another one and rings the bell.
       Stack pages that were touched once never come back while a greenlet lives.
     - Nothing is told after the end of the watched folder but `reconnect-required`, whose `id` does
@@ -95,6 +96,7 @@ class Stream:
         "_repeated_upto",
         "_request",
         "_retry_at",
+        "_said",
         "_start",
         "_written_at",
     )
@@ -111,6 +113,7 @@ class Stream:
         self._delivery: Delivery | None = None
         self._start: Start | None = None
         self._epoch = self._repeated_upto = 0
+        self._said = Point(0, 0)
         self._busy = False
         self._retry_at = now
         share = 1 - random.uniform(0, KEEP_ALIVE_SPREAD)  # noqa: S311 -- guards nothing
@@ -319,10 +322,10 @@ class Stream:
 
     def _send_run(self, follower: Follower) -> Iterator[bytes]:
         told = follower.take_run()
-        before, after = self._id_at(told.before) or "", self._id_at(told.after) or ""
+        before, after = self._id_at(self._said) or "", self._id_at(told.after) or ""
         frames = sse.event_frames(told.changes, before, after, self._request.payload)
         for number, frame in enumerate(frames, start=1):
-            point = told.after if number == len(frames) else told.before
+            point = told.after if number == len(frames) else self._said
             yield from self._send(sse.EVENT, frame, point, told.after)
         self._chronicle.told(told.rows, len(told.changes))
 
@@ -355,7 +358,8 @@ class Stream:
         """
         if self._ending.is_withdrawn and name != sse.RECONNECT_REQUIRED:
             return
-        position = (point or self._safe()).position
+        self._said = point or self._safe()
+        position = self._said.position
         if self._delivery is not None:
             self._delivery.sending(position if tells_upto is None else tells_upto.position)
         yield frame

@@ -221,6 +221,22 @@ def test_in_object_mode_only_the_last_change_of_a_batch_moves_the_id(worker: Wor
     assert first.data == '{"type":"create","file_id":"f-/a","from":"/a","to":""}'
 
 
+def test_a_part_of_a_batch_repeats_the_id_that_the_client_has(worker: Worker) -> None:
+    """What is none of its business moved the place since; the client would take half for all."""
+    reader = worker.stream(watcher("/docs"), payload="object")
+    begin = reader.expect("subscribed").id
+    worker.commit("create", "/elsewhere")
+    worker.commit("create", "/docs/a")
+    worker.commit("create", "/docs/b")
+    parts = [reader.expect("event").id for _ in range(2)]
+    assert parts[0] == begin
+    worker.commit("create", "/elsewhere/too")
+    worker.commit("create", "/docs/c")
+    worker.commit("create", "/docs/d")
+    assert reader.expect("event").id == parts[1]
+    reader.close()
+
+
 # Of 4,000 bytes each: two and a half frames of them.
 LARGE = 20
 
