@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
+    func,
     insert,
     select,
     text,
@@ -69,7 +70,8 @@ _LOCK_STATE = (
 _PICK = (
     select(
         *(column for column in outbox.c if column.name not in {"meta", "created_at"}),
-        cast(outbox.c.meta, Text).label("meta"),
+        # No more of one that is too long than shows it: a batch of them must fit into memory.
+        func.substr(cast(outbox.c.meta, Text), 1, intake.MAX_META_CHARACTERS + 1).label("meta"),
         readable_time(outbox.c.created_at).label("created_at"),
     )
     .order_by(outbox.c.id)
@@ -158,15 +160,26 @@ def move(connection: Connection, rows: int) -> Step | None:
         return Step(0, 0, locked.last_position)
     if rows > 1:
         return _journal(connection, locked, picked)
-    try:
-        with connection.begin_nested():
-            return _journal(connection, locked, picked)
-    except Exception as error:
-        if not failures.is_bad_value(error):
-            raise
-        reason = failures.words_of(error)
-    log.error("outbox row %d cannot be journalled and is rejected: %s", picked[0]["id"], reason)
-    return _journal(connection, locked, picked, reason)
+    return _journal_alone(connection, locked, dict(picked[0]))
+
+
+def _journal_alone(connection: Connection, locked: Any, row: Mapping[str, Any]) -> Step:
+    """Take one row into the journal: as it is, else as rejected, else so and without `meta`.
+
+    MariaDB looks at JSON, and an app may have switched off that it does.
+    """
+    reason = None
+    for _ in range(2):
+        try:
+            with connection.begin_nested():
+                return _journal(connection, locked, [row], reason)
+        except Exception as error:
+            if not failures.is_bad_value(error):
+                raise
+            if reason is None:
+                reason = failures.words_of(error)
+                log.error("outbox row %d cannot be journalled: %s", row["id"], reason)
+    return _journal(connection, locked, [{**row, "meta": None}], reason)
 
 
 def _journal(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import exc, insert, select
+from sqlalchemy import Connection, exc, insert, select
 
 from events_app import database as databases
 from events_app import errors, event, failures, intake, sequencer
@@ -215,6 +215,61 @@ def test_a_rejected_row_does_not_use_its_key_up(database: Database, url: str) ->
     rows.commit(url, "/slash", event_key="k")
     assert move_all(database) == Step(2, 1, 2)
     assert database.read(rows.rejections)["/slash"] is None
+
+
+# What apps may write for auditors.
+
+
+LONG = intake.MAX_META_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("characters", "reason"), [(LONG, None), (LONG + 1, f"meta is longer than {LONG}")]
+)
+def test_a_meta_that_is_too_long_is_rejected_and_left_out(
+    database: Database, url: str, characters: int, reason: str | None
+) -> None:
+    """It may be written: an engine takes more in a row than in a statement that holds it."""
+    meta = '"' + "\N{GRINNING FACE}" * (characters - 2) + '"'
+    rows.commit(url, "/a", meta=meta, file_id="f")
+    rows.commit(url, "/after")
+    assert move_all(database) == Step(2, int(reason is not None), 2)
+    assert database.read(rows.rejections)["f"] == reason
+    assert database.read(metas) == [None if reason else meta, None]
+
+
+def metas(connection: Connection) -> list[str | None]:
+    query = select(sqlalchemy.cast(journal.c.meta, sqlalchemy.Text)).order_by(journal.c.position)
+    return list(connection.scalars(query))
+
+
+@MARIADB
+def test_15_megabytes_of_meta_do_not_stop_the_line(database: Database, url: str) -> None:
+    """Escaped, they are more than the server takes in a statement."""
+    values = {"user_id": "'42'", "type": "'create'", "file_id": "'f'", "from_path": "'/a'"}
+    quotes = "CONCAT('\"', REPEAT('\\\\\"', 7900000), '\"')"
+    insert_expressions(url, values | {"meta": quotes})
+    rows.commit(url, "/after")
+    assert move_all(database) == Step(2, 1, 2)
+    assert database.read(metas) == [None, None]
+
+
+@MARIADB
+@pytest.mark.parametrize("path", ["/a", "/.."])
+def test_a_meta_that_is_no_json_is_rejected_and_left_out(
+    database: Database, url: str, path: str
+) -> None:
+    """An app can switch the check off, and the journal has one too."""
+    with rows.app(url).begin() as connection:
+        connection.exec_driver_sql("SET SESSION check_constraint_checks = OFF")
+        rows.insert(connection, path, meta="{", file_id="bad")
+        rows.insert(connection, path, meta="{", file_id="worse", type="moved")
+    rows.commit(url, "/after")
+    assert move_all(database) == Step(3, 2, 3)
+    rejections = database.read(rows.rejections)
+    assert all(rejections.pop(name) for name in ("bad", "worse"))
+    assert rejections == {"/after": None}
+    assert database.read(metas) == [None, None, None]
 
 
 # What only the database refuses.
