@@ -21,7 +21,7 @@ test-fast: $(DEV) ## run the tests that need nothing but Python: pure ones and S
 	@.venv/bin/python -m pytest --ignore=tests/server --ignore=tests/writers \
 		-k "not postgresql and not mariadb" $(ARGS)
 
-test-laws: $(DEV) ## try each law of the fold on 20,000 random histories (SEED=7 repeats, ARGS="-k law_7" picks)
+test-laws: $(DEV) ## try each law on 20,000 random histories, requests and rows (SEED=7 repeats, ARGS="-k law_7" picks)
 	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} && echo "SEED=$$seed" && \
 		.venv/bin/python -m pytest --hypothesis-profile=laws --hypothesis-seed="$$seed" \
 		--durations=0 tests/test_*_laws.py $(ARGS)
