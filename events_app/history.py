@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -32,12 +33,14 @@ from sqlalchemy import (
 
 from events_app import uri
 from events_app.columns import octets
-from events_app.schema import INDEXED_PATH_BYTES, journal, state
+from events_app.schema import INDEXED_PATH_BYTES, INDEXED_PATH_CHARACTERS, journal, state
 
 LOOK_ROWS = 10_000
 FEW = 2_000
 # Positions named in one statement.
 KEYS = 1_000
+
+_FIRST_SURROGATE, _LAST_SURROGATE = 0xD800, 0xDFFF
 
 # Below every position's successor: where the newest page begins.
 END = 2**63 - 1
@@ -266,9 +269,30 @@ def _branches_of_path(user_id: str, path: str, dialect: str) -> list[ColumnEleme
     found = []
     for name in (journal.c.from_path, journal.c.to_path):
         indexed = [octets(name) <= INDEXED_PATH_BYTES] if dialect == "postgresql" else []
-        found.append(and_(whose, name.in_(uri.ancestors(path)[:-1]), *indexed))
-        found.append(and_(whose, _below(name, path), *indexed))
+        found += [and_(whose, each, *indexed) for each in _near(name, path, dialect)]
     if dialect == "postgresql":
         lengths = (octets(journal.c.from_path), octets(journal.c.to_path))
         found.append(and_(whose, or_(*(length > INDEXED_PATH_BYTES for length in lengths))))
     return found
+
+
+def _near(name: ColumnElement[Any], path: str, dialect: str) -> Sequence[ColumnElement[bool]]:
+    """Match the path, what is below it and the folders above it, or more, by an index alone.
+
+    Where it holds the beginnings of paths, all that begin alike are counted: else one would be
+    looked for among any number of others.
+    """
+    above = uri.ancestors(path)[:-1]
+    if dialect not in {"mysql", "mariadb"} or len(path) < INDEXED_PATH_CHARACTERS:
+        return [name.in_(above), _below(name, path)]
+    begins = path[:INDEXED_PATH_CHARACTERS]
+    shorter = [each for each in above if len(each) < INDEXED_PATH_CHARACTERS]
+    return [name.in_(shorter), and_(name >= begins, name < _behind(begins))]
+
+
+def _behind(text: str) -> str:
+    """Return the first text behind all that begin with `text`, which begins with a slash."""
+    kept = text.rstrip(chr(sys.maxunicode))
+    following = ord(kept[-1]) + 1
+    # No text holds half of a surrogate pair.
+    return kept[:-1] + chr(following if following != _FIRST_SURROGATE else _LAST_SURROGATE + 1)

@@ -149,6 +149,43 @@ def test_a_path_is_found_however_long_it_is(database: Database, name: str) -> No
     assert positions(read(database, asked._replace(path="/d"))) == [5, 4, 3, 2, 1]
 
 
+@pytest.mark.parametrize("last", ["x", "\U0010ffff"])
+@pytest.mark.parametrize("length", [254, 255, 256, 257])
+def test_a_path_is_found_where_the_beginnings_in_an_index_end(
+    database: Database, length: int, last: str
+) -> None:
+    path = "/d/" + "p" * (length - 4) + last
+    others = [f"{path}y", f"{path[:-1]}z", path[:-1], f"{path}\U0010ffff"]
+    found = [path, f"{path}/x", f"{path}/x/\U0010ffff"]
+    kept.keep(
+        database,
+        [kept.row(n, from_path=each) for n, each in enumerate([*found, *others], start=1)],
+    )
+    assert positions(read(database, Question(user_id="42", path=path))) == [3, 2, 1]
+
+
+def test_a_path_is_not_looked_for_among_any_number_that_begin_alike(
+    database: Database, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index over beginnings would name all of them, and each would be read."""
+    monkeypatch.setattr(history, "FEW", 4)
+    folder = "/" + "d" * 300
+    kept.keep(database, [kept.row(n, from_path=f"{folder}/{n}") for n in range(1, 11)])
+    asked = Question(user_id="42", path=f"{folder}/rare")
+    found = database.read(lambda db: history._positions(db, asked))
+    assert found == (None if engine == "mariadb" else set()), "None: by a walk, which has an end"
+    assert read(database, asked) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "behind"),
+    [("/a", "/b"), ("/\ud7ff", "/\ue000"), ("/a\U0010ffff", "/b"), ("/\U0010ffff", "0")],
+)
+def test_what_is_behind_all_that_begin_alike(text: str, behind: str) -> None:
+    assert history._behind(text) == behind
+    assert text.encode() < behind.encode()
+
+
 # Against a model that looks at every row.
 
 PATHS = ("/a", "/a/b", "/a/b/c", "/a0", "/ab", "/A/b")
