@@ -21,7 +21,7 @@ import random
 import ssl
 import urllib.request
 from collections.abc import Callable, Sequence
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
@@ -44,6 +44,9 @@ COOLDOWN_SECONDS = 30.0
 FETCH_SECONDS = 5.0
 # Real sets have a few kilobytes.
 MOST_BYTES = 256 * 1024
+# 100 Continue may come before an answer. Who sends them without a pause would let nothing else run,
+# and no time would be up: gevent waits only where there is nothing to read.
+MOST_INTERIM = 10
 
 
 class Fetched:
@@ -148,6 +151,42 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Follow none; what asked raises HTTPError."""
 
 
+class _Answer(HTTPResponse):
+    """An answer before which not any number of others may come."""
+
+    _lines = 0
+
+    def _read_status(self) -> Any:
+        self._lines += 1
+        if self._lines > MOST_INTERIM:
+            raise HTTPException("one interim answer comes after the other")
+        # The standard library reads on in a loop that has no end, and in no other method.
+        return super()._read_status()  # type: ignore[misc] # it is not in the stubs
+
+
+class _Connection(HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Answer
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def __init__(self) -> None:
+        """Read every certificate of the system, which takes 20 to 30 ms."""
+        self._trusted = ssl.create_default_context()
+        super().__init__(context=self._trusted)
+
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_SecureConnection, req, context=self._trusted)
+
+
 class Address:
     """A web address whose document is read; a server's certificate is verified."""
 
@@ -177,7 +216,5 @@ class Address:
 
     def _open(self, request: urllib.request.Request) -> Any:
         if self._opener is None:
-            # Once: it reads every certificate of the system, for 20 to 30 ms.
-            context = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-            self._opener = urllib.request.build_opener(_NoRedirects, context)
+            self._opener = urllib.request.build_opener(_NoRedirects, _Plain, _Secure())
         return self._opener.open(request, timeout=FETCH_SECONDS)

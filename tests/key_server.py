@@ -65,7 +65,8 @@ def signed_by(key: Any, key_id: str | None = None, algorithm: str = "RS256", **c
 class KeyServer:
     """Answers `document`, with `status` and `headers`; counts how often it was asked.
 
-    While `drips` it sends a space now and then and never comes to the end.
+    While `drips` it sends a space now and then and never comes to the end. Before the answer come
+    `interim` others.
     """
 
     def __init__(self, document: bytes = b"", port: int = 0) -> None:
@@ -73,6 +74,7 @@ class KeyServer:
         self.status = 200
         self.headers: Mapping[str, str] = {}
         self.drips = False
+        self.interim = 0
         self.asked: list[dict[str, str]] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
         self._http.daemon_threads = True
@@ -146,6 +148,8 @@ def _handler_of(server: KeyServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True  # who asked has lost patience
 
         def _answer(self) -> None:
+            for _ in range(server.interim):
+                self.wfile.write(b"HTTP/1.0 100 Continue\r\nX: y\r\n\r\n")
             self.send_response(server.status)
             for name, value in server.headers.items():
                 self.send_header(name, value)

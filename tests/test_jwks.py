@@ -145,6 +145,8 @@ def fail(site: Site, how: str) -> None:
     elif how == "redirect":
         other = f"http://127.0.0.1:{site.server.port}/elsewhere"
         site.server.status, site.server.headers = 302, {"Location": other}
+    elif how == "interim":
+        site.server.interim = jwks.MOST_INTERIM
     elif how == "too long":
         site.server.document += b" " * jwks.MOST_BYTES
     else:
@@ -161,7 +163,7 @@ def fail(site: Site, how: str) -> None:
 
 FAILURES = [
     *("status", "redirect", "too long", "a page", "not text", "no object", "no list", "no keys"),
-    *("other keys", "nested"),
+    *("other keys", "nested", "interim"),
 ]
 
 
@@ -181,7 +183,7 @@ def test_known_keys_outlive_every_failure_of_their_server(
     assert [r.getMessage() for r in caplog.records if "cannot be fetched" in r.getMessage()] == [
         caplog.records[0].getMessage()
     ]
-    site.server.document, site.server.status = good, 200
+    site.server.document, site.server.status, site.server.interim = good, 200, 1
     site.refresh()
     assert site.finds("made up") is None
     assert "fetched again" in caplog.records[-1].getMessage()
