@@ -20,6 +20,8 @@ from events_app.tailer import Tailer
 
 # A run that grows beyond this is due as it is: memory stays bounded whatever comes.
 RUN_CHANGES = 10_000
+# Of its paths, which may have 4 KB each: one user has many streams, and each a run of its own.
+RUN_CHARACTERS = 2 * 1024 * 1024
 
 
 class Told(NamedTuple):
@@ -37,6 +39,7 @@ class Follower:
     """Reads for one watcher, from the tailer's window or, behind it, in SQL pages."""
 
     __slots__ = (
+        "_characters",
         "_clock",
         "_database",
         "_epoch",
@@ -79,7 +82,13 @@ class Follower:
         self._most = most
         self._page: journal.Page | None = None
         self._run: list[tuple[int, Change]] = []
+        self._characters = 0
         self._first_at = self._last_at = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the run must be taken before anything more is read."""
+        return len(self._run) >= self._most or self._characters >= RUN_CHARACTERS
 
     def advance(self) -> bool:
         """Take what can be had without SQL into the run; tell whether there was anything."""
@@ -114,7 +123,7 @@ class Follower:
         """Tell when the run is to be sent (monotonic seconds); None while there is none."""
         if not self._run:
             return None
-        if self.end is not None or len(self._run) >= self._most:
+        if self.end is not None or self.is_full:
             return self._first_at
         return merge.due_at(self._first_at, self._last_at, quiet_seconds, longest_seconds)
 
@@ -125,7 +134,7 @@ class Follower:
         changes = merge.fold(repeated, repeated=True, then=others)
         self.safe = self.read
         rows = len(self._run)
-        self._run = []
+        self._run, self._characters = [], 0
         return Told(rows, changes, self.safe)
 
     def _is_in_epoch(self) -> bool:
@@ -136,7 +145,7 @@ class Follower:
         return present == self._epoch
 
     def _has_more(self) -> bool:
-        return self._tailer.end.position > self.read.position and len(self._run) < self._most
+        return self._tailer.end.position > self.read.position and not self.is_full
 
     def _take_page(self, page: journal.Page) -> bool:
         self._page = None
@@ -148,7 +157,7 @@ class Follower:
 
     def _take(self, rows: list[Row], upto: Point) -> None:
         for row in rows:
-            if len(self._run) >= self._most:
+            if self.is_full:
                 return
             seen = scope.view(row, self._watcher)
             if isinstance(seen, scope.End):
@@ -166,6 +175,7 @@ class Follower:
             elif not seen.own:
                 self._last_at = max(self._last_at, at)
             self._run.append((row.position, seen))
+            self._characters += len(seen.from_path) + len(seen.to_path)
         self.read = point
         if not self._run:
             self.safe = point

@@ -153,11 +153,11 @@ class Poll:
             due_at = follower.due_at(pace.debounce, pace.debounce_max)
             now = clock.monotonic()
             if due_at is not None and due_at <= now:
+                more = follower.is_full
                 told = follower.take_run()
                 if told.changes:
                     self._around.tally.folded_rows += told.rows
                     self._around.tally.told_changes += len(told.changes)
-                    more = told.rows >= self._request.rows
                     return Page(told.changes, self._text(start, told.after), more)
                 continue  # folded away
             if follower.end is not None:

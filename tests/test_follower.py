@@ -212,6 +212,32 @@ def test_a_run_that_grows_too_long_is_due_as_it_is(
     assert taken(reader) == [("create", f"/{number}", "") for number in range(3, 5)]
 
 
+@pytest.mark.parametrize("by", ["window", "pages"])
+def test_a_run_of_long_paths_is_due_as_it_is(
+    worker: Worker, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand of 4 KB each would be 80 MB, for each of a user's streams."""
+    monkeypatch.setattr(follower, "RUN_CHARACTERS", 30)
+    start = worker.tailer.end
+    paths = [f"/{number:09}" for number in range(4)]
+    for path in paths:
+        worker.commit("create", path)
+    worker.commit("rename", paths[3], "/" + "x" * 20, file_id=f"f-{paths[3]}")
+    if by == "pages":
+        monkeypatch.setattr(worker.tailer, "rows_after", lambda *_: None)
+    reader = follow(worker, start=start)
+    read_all(reader)
+    assert is_due(worker, reader)
+    assert reader.is_full
+    assert not reader.advance(), "first this run must go"
+    assert not reader.needs_page()
+    assert taken(reader) == [("create", path, "") for path in paths[:3]]
+    assert not reader.is_full
+    read_all(reader)
+    assert reader.is_full
+    assert taken(reader) == [("create", "/" + "x" * 20, "")]
+
+
 def test_only_what_may_be_a_second_delivery_is_told_as_one(worker: Worker) -> None:
     start = worker.tailer.end
     worker.commit("create", "/a", file_id="1")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from events_app import errors
+from events_app import errors, follower
 from events_app.event import Cursor
 from events_app.poll import Page, Poll
 from tests.worker import CLIENT, OTHER, PACE, Worker, make, watcher
@@ -144,6 +144,19 @@ def test_a_limit_cuts_what_is_folded_at_once_and_says_that_there_is_more(worker:
         pages.append([each.from_path for each in page.changes])
         more, cursor = page.more, page.cursor
     assert pages == [["/0", "/1"], ["/2", "/3"], ["/4"]]
+
+
+def test_long_paths_cut_a_page_too(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is left need not be waited for."""
+    monkeypatch.setattr(follower, "RUN_CHARACTERS", 3)
+    first = now(worker)
+    for number in range(3):
+        worker.commit("create", f"/{number}")
+    worker.clock.now += SETTLED
+    page = worker.poll(first, rows=1_000).page()
+    assert ([each.from_path for each in page.changes], page.more) == (["/0", "/1"], True)
+    page = worker.poll(page.cursor, rows=1_000).page()
+    assert ([each.from_path for each in page.changes], page.more) == (["/2"], False)
 
 
 def test_a_stream_goes_on_from_a_page_and_a_page_from_a_stream(worker: Worker) -> None:
