@@ -17,7 +17,10 @@ from tests.servers import toolchains
 # Two shared cores: an example that is slow for once is no bug. The same examples each time, so that
 # what fails on CI fails here; `make test-laws` looks for new ones.
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("laws", deadline=None, max_examples=20_000, print_blob=True)
+# Every profile has what the one named `default` says, unless it says otherwise.
+hypothesis.settings.register_profile(
+    "laws", deadline=None, derandomize=False, max_examples=20_000, print_blob=True
+)
 hypothesis.settings.load_profile("default")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,13 @@ from events_app.event import TYPES, Change
 from tests import histories
 from tests.client_tree import Tree
 from tests.histories import History, law
+
+
+def test_the_laws_are_tried_on_other_histories_each_time() -> None:
+    """And `make test` on the same."""
+    assert not hypothesis.settings.get_profile("laws").derandomize
+    assert hypothesis.settings.get_profile("default").derandomize
+
 
 # -- 1: the same state ---------------------------------------------------------------------------
 
