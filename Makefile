@@ -1,6 +1,6 @@
 # `make` alone explains itself. Every target works on a fresh clone.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-laws check lint types format lock bench databases clean
+.PHONY: help run test test-fast test-laws fuzz check lint types format lock bench databases clean
 
 # Done once, and again when a lock or pyproject.toml changes.
 RUNTIME := .venv/.installed
@@ -25,6 +25,11 @@ test-laws: $(DEV) ## try each law on 20,000 random histories, requests and rows 
 	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} && echo "SEED=$$seed" && \
 		.venv/bin/python -m pytest --hypothesis-profile=laws --hypothesis-seed="$$seed" \
 		--durations=0 tests/test_*_laws.py $(ARGS)
+
+fuzz: $(DEV) ## hold the doors to their OpenAPI document at random (MINUTES=10 in all, SEED=7 repeats)
+	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} && echo "SEED=$$seed" && \
+		FUZZ_SEED="$$seed" FUZZ_MINUTES="$${MINUTES:-10}" $(SERVERS) run \
+		.venv/bin/python -m pytest --durations=0 tests/server/test_openapi.py $(ARGS)
 
 check: lint types test ## do what CI does, in its order
 

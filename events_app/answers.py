@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any
 
+import msgspec
 from flask import Flask, Response, jsonify, request
+from msgspec import UNSET
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from events_app import errors, failures, logs
+from events_app import errors, failures, logs, shapes
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,9 @@ def install(app: Flask) -> None:
     app.register_error_handler(Exception, _answer_unforeseen)
 
 
-def success(data: dict[str, Any], status: int = 200) -> Response:
-    """Answer `data`; what belongs to one user stays in no cache."""
-    answer = jsonify({"code": 0, "msg": "", "data": data})
+def success(data: msgspec.Struct, status: int = 200) -> Response:
+    """Answer `data`, one of `shapes`; what belongs to one user stays in no cache."""
+    answer = jsonify({"code": 0, "msg": "", "data": msgspec.to_builtins(data)})
     answer.status_code = status
     answer.headers["Cache-Control"] = "no-store"
     return answer
@@ -81,9 +82,9 @@ def _answer_unforeseen(error: Exception) -> Response:
 def _document(
     status: int, code: int, message: str, correlation_id: str, data: dict[str, object] | None = None
 ) -> Response:
-    body: dict[str, Any] = {"code": code, "msg": message, "correlation_id": correlation_id}
-    if data is not None:
-        body["data"] = data
-    answer = jsonify(body)
+    problem = shapes.Problem(
+        code=code, msg=message, correlation_id=correlation_id, data=UNSET if data is None else data
+    )
+    answer = jsonify(msgspec.to_builtins(problem))
     answer.status_code = status
     return answer

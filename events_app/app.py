@@ -11,7 +11,18 @@ import gevent
 from flask import Flask
 from flask_cors import CORS
 
-from events_app import answers, api, append, auth, cli, recall, settings, sidecar, status
+from events_app import (
+    answers,
+    api,
+    append,
+    auth,
+    cli,
+    openapi,
+    recall,
+    settings,
+    sidecar,
+    status,
+)
 from events_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +48,7 @@ def create_app(configured: Settings | None = None) -> Flask:
     append.install(app)
     app.register_blueprint(recall.doors)
     status.install(app)
+    openapi.install(app)
     cli.install(app)
     if configured.cors_origins:
         _allow_origins(app, configured.cors_origins, with_cookies=configured.token_in_cookie)

@@ -7,11 +7,22 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 import gevent
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestTimeout
 
-from events_app import api, asking, auth, errors, kinds, sidecar, submission, writing
+from events_app import (
+    answers,
+    api,
+    asking,
+    auth,
+    errors,
+    parameter,
+    shapes,
+    sidecar,
+    submission,
+    writing,
+)
 from events_app.settings import Settings
 from events_app.sidecar import Sidecar
 from events_app.submission import Author, Form
@@ -24,7 +35,7 @@ FORMS: dict[str, Form] = {
     "application/jsonl": "lines",
 }
 # Clients and proxies give up after a minute.
-WAIT = kinds.seconds(0, 60)
+WAIT = parameter.seconds("wait", 60, "So many seconds the batch may take to be in the journal.")
 # A body that is not there by then holds memory for nothing.
 BODY_SECONDS = 30.0
 # A connection that is closed while its peer still sends is reset, and the peer reads no answer. So
@@ -37,23 +48,23 @@ _BROKEN = (OSError, ParseException)
 
 
 @door.post(api.EVENTS_PATH)
-def append() -> tuple[Response, int]:
+def append() -> Response:
     """Write a batch, all or nothing; also while streams are switched off, for the mover runs on."""
     try:
         data = _append(sidecar.of(current_app))
     except errors.RequestError:
         _discard_body()
         raise
-    return jsonify({"code": 0, "msg": "", "data": data}), 201
+    return answers.success(data, 201)
 
 
-def _append(parts: Sidecar) -> dict[str, int]:
+def _append(parts: Sidecar) -> shapes.Accepted:
     author = _author(parts.settings)
     form = _form()
-    seconds = _wait_seconds()
+    seconds = WAIT.asked()
     accepted, keys = _write(parts, author, form, traced=seconds > 0)
     span = parts.writing.span(keys, seconds) if seconds else None
-    return {"accepted": accepted, **(span._asdict() if span else {})}
+    return shapes.Accepted(accepted=accepted, **(span._asdict() if span else {}))
 
 
 def _write(
@@ -74,8 +85,8 @@ def _write(
 
 def _author(settings: Settings) -> Author:
     identity = auth.authenticate(settings, auth.WRITE_SCOPE)
-    client_id = asking.client_id(request.headers.get(asking.CLIENT_ID))
-    return Author(None if identity.service else identity.user_id, client_id)
+    user_id = None if identity.service else identity.user_id
+    return Author(user_id, asking.CLIENT_ID.asked_by_header())
 
 
 def _form() -> Form:
@@ -87,14 +98,6 @@ def _form() -> Form:
     if request.mimetype_params.get("charset", "utf-8").lower() not in {"utf-8", "utf8"}:
         raise errors.UnsupportedBody("the body must be in UTF-8")
     return FORMS[request.mimetype]
-
-
-def _wait_seconds() -> float:
-    text = asking.parameter("wait")
-    try:
-        return 0.0 if text is None else float(WAIT.parse(text))
-    except ValueError as error:
-        raise errors.BadParameter(f"wait: {error}; allowed: {WAIT.allowed}") from error
 
 
 def _body(most: int) -> bytes:

@@ -59,8 +59,10 @@ class Point(NamedTuple):
 
 
 # Python's own `uuid.UUID` takes hyphens anywhere, spaces, underscores and `0x` as well.
-_HEX = "[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"
-_UUID = re.compile(rf"(?:urn:uuid:)?{_HEX}|\{{{_HEX}\}}", re.IGNORECASE | re.ASCII)
+_HEX = "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}"
+# In words that every dialect of patterns has.
+CLIENT_ID_PATTERN = rf"^(([uU][rR][nN]:[uU][uU][iI][dD]:)?{_HEX}|\{{{_HEX}\}})$"
+_UUID = re.compile(CLIENT_ID_PATTERN)
 
 
 def canonical_client_id(text: str) -> str | None:

@@ -29,6 +29,11 @@ OPTIONAL = ("to_path", "client_id", "actor_id", "event_key")
 # can be that holds it, escaped: 15 MB stopped the line on MariaDB for good.
 MAX_META_CHARACTERS = 128 * 1024
 
+# Of each text, and of a path, as far as a pattern can tell: in words that every dialect has.
+TEXT_PATTERN = r"^[^\x00]*$"
+_ENTRY = r"([^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+)"
+PATH_PATTERN = rf"^(/\.?)*/{_ENTRY}(/({_ENTRY}|\.?))*$"
+
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 

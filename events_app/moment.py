@@ -6,8 +6,13 @@ import re
 from datetime import UTC, datetime, timedelta
 
 # RFC 3339, section 5.6: a space may stand for the T; the offset may not be left out.
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_EPOCH = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
+_RFC_3339 = re.compile(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]"
+    r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_EPOCH = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+# Both, in words that every dialect of patterns has.
+PATTERN = f"^({_RFC_3339.pattern}|{_EPOCH.pattern})$"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _AGE = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 

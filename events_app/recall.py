@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flask import Blueprint, Response, current_app
 from sqlalchemy import Connection
 
-from events_app import answers, api, asking, errors, event, history, moment, scope, sidecar
+from events_app import answers, api, asking, event, history, parameter, scope, shapes, sidecar
 from events_app.sidecar import Sidecar
 
 HISTORY_PATH = f"{api.EVENTS_PATH}/history"
-DEFAULT_ITEMS = 100
-MOST_ITEMS = 1_000
+
+SINCE = parameter.time(
+    "since",
+    "Recorded then or later: RFC 3339 with its offset (in a query, `+` is written `%2B`) or seconds"
+    " since 1970.",
+)
+UNTIL = parameter.time("until", "Recorded before then.")
+TYPE = parameter.word("type", event.TYPES, None, "Only these, as they are told here.")
+BEFORE = parameter.whole_number(
+    "before",
+    1,
+    history.END,
+    None,
+    "Only what stands before this position: the `next` of the page before.",
+)
+LIMIT = parameter.whole_number("limit", 1, 1_000, 100, "At most so many items.")
 
 doors = Blueprint("history", __name__)
 
@@ -36,7 +49,7 @@ def tell() -> Response:
     asked = _read(parts)
     page = parts.look_up(lambda db: _page(db, asked))
     following = None if page.next is None else str(page.next)
-    return answers.success({"events": list(_items(page, asked)), "next": following})
+    return answers.success(shapes.Past(events=list(_items(page, asked)), next=following))
 
 
 def _page(connection: Connection, asked: Asked) -> history.Page:
@@ -53,9 +66,8 @@ def _page(connection: Connection, asked: Asked) -> history.Page:
 
 def _read(parts: Sidecar) -> Asked:
     identity = asking.reader(parts.settings)
-    since, until, kind = _moment("since"), _moment("until"), _kind()
-    before = asking.number("before", history.END, 1, history.END)
-    items = asking.number("limit", DEFAULT_ITEMS, 1, MOST_ITEMS)
+    since, until, kind = SINCE.asked(), UNTIL.asked(), TYPE.asked()
+    before, items = BEFORE.asked() or history.END, LIMIT.asked()
     watcher = parts.mounted(asking.watcher(parts.settings, identity))
     question = history.Question(
         user_id=watcher.owner_id,
@@ -69,21 +81,6 @@ def _read(parts: Sidecar) -> Asked:
     return Asked(watcher, question, kind, before, items)
 
 
-def _moment(name: str) -> datetime | None:
-    text = asking.parameter(name)
-    try:
-        return moment.parse(text) if text else None
-    except ValueError as error:
-        raise errors.BadParameter(f"{name}: {error}") from error
-
-
-def _kind() -> str | None:
-    text = asking.parameter("type")
-    if text and text not in event.TYPES:
-        raise errors.BadParameter(f"type: it is one of {', '.join(event.TYPES)}")
-    return text or None
-
-
 def _written_as(kind: str | None) -> tuple[str, ...] | None:
     """Look at renames too: over the border they are told as a `create` or a `delete`."""
     if kind is None:
@@ -91,29 +88,14 @@ def _written_as(kind: str | None) -> tuple[str, ...] | None:
     return (kind, "rename") if kind in {"create", "delete"} else (kind,)
 
 
-def _items(page: history.Page, asked: Asked) -> Iterator[dict[str, Any]]:
+def _items(page: history.Page, asked: Asked) -> Iterator[shapes.PastChange]:
     for entry in page.entries:
         change = scope.view(_row(entry), asked.watcher)
         if isinstance(change, event.Change) and asked.kind in {None, change.type}:
-            yield _item(entry, change, asked.watcher)
+            yield shapes.past_change(entry, change, own=asked.watcher.share is None)
 
 
 def _row(entry: history.Entry) -> event.Row:
     """Make what the rules of scope look at; they do not ask for the tag."""
     known = entry._asdict() | {"tag": 0}
     return event.Row(**{name: known[name] for name in event.Row._fields})
-
-
-def _item(entry: history.Entry, change: event.Change, watcher: scope.Watcher) -> dict[str, Any]:
-    own = {"client_id": entry.client_id} if watcher.share is None else {}
-    return {
-        "type": change.type,
-        "file_id": change.file_id,
-        "from": change.from_path,
-        "to": change.to_path,
-        "position": entry.position,
-        "created_at": moment.written(entry.created_at) if entry.created_at else None,
-        "recorded_at": moment.written(entry.recorded_at),
-        "actor_id": entry.actor_id,
-        **own,
-    }

@@ -1,7 +1,7 @@
 """The settings as a page for people and as an example of an environment file.
 
-``python -m events_app.reference`` prints docs/reference/settings.md, and with the argument ``env``
-it prints .env.example.
+``python -m events_app.reference`` prints docs/reference/settings.md, with the argument ``env``
+.env.example, and with ``http`` docs/reference/http.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import textwrap
 
-from events_app import settings
+from events_app import settings, tour
 
 _PAGE = """\
 # Settings
@@ -49,16 +49,11 @@ _ENVIRONMENT = """\
 
 def page() -> str:
     """Return the reference page of the settings, in Markdown."""
-    rows = [
-        ("name", "kind", "default", "allowed", "meaning"),
-        ("---",) * 5,
-        *(
-            (f"`{s.name}`", s.kind.name, _code(s.default), s.kind.allowed, s.sentence)
-            for s in settings.SETTINGS
-        ),
-    ]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return _filled(_PAGE) + table
+    rows = (
+        (f"`{s.name}`", s.kind.name, _code(s.default), s.kind.allowed, s.sentence)
+        for s in settings.SETTINGS
+    )
+    return _filled(_PAGE) + tour.table(("name", "kind", "default", "allowed", "meaning"), rows)
 
 
 def environment() -> str:
@@ -89,5 +84,7 @@ def _comment(text: str) -> str:
     )
 
 
+PAGES = {"settings": page, "env": environment, "http": tour.page}
+
 if __name__ == "__main__":
-    sys.stdout.write(environment() if sys.argv[1:] == ["env"] else page())
+    sys.stdout.write(PAGES[(sys.argv[1:] or ["settings"])[0]]())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from msgspec import to_builtins
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from events_app import metrics, sidecar
+from events_app import metrics, shapes, sidecar
 
 pages = Blueprint("status", __name__)
 
@@ -13,7 +14,7 @@ pages = Blueprint("status", __name__)
 @pages.get("/healthz")
 def healthz() -> Response:
     """Alive: the event loop answers."""
-    return jsonify(status="ok")
+    return jsonify(to_builtins(shapes.Well(status="ok")))
 
 
 @pages.get("/readyz")
@@ -21,8 +22,8 @@ def readyz() -> tuple[Response, int]:
     """Ready: the database answers, the schema is current, mover and tailer are not stuck."""
     reason = sidecar.of(current_app).tailer.why_not_ready()
     if reason is None:
-        return jsonify(status="ok"), 200
-    return jsonify(status="not ready", reason=reason), 503
+        return jsonify(to_builtins(shapes.Well(status="ok"))), 200
+    return jsonify(to_builtins(shapes.NotReady(status="not ready", reason=reason))), 503
 
 
 @pages.get("/metrics")

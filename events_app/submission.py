@@ -44,38 +44,77 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _COLUMN = re.compile(r"\b(from|to)_path\b")
 
-_Text64 = Annotated[str, Meta(min_length=1, max_length=64)]
-_Text128 = Annotated[str, Meta(min_length=1, max_length=128)]
+# What only the document says: it is left to `intake`, whose words are plainer.
+_TEXT = {"pattern": intake.TEXT_PATTERN}
+_FileSystem = Annotated[
+    str, Meta(min_length=1, max_length=intake.LENGTHS["fs"], extra_json_schema=_TEXT)
+]
+_Text64 = Annotated[str, Meta(min_length=1, max_length=64, extra_json_schema=_TEXT)]
+_Text128 = Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema=_TEXT)]
+_Path = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=uri.MAX_PATH_BYTES,
+        extra_json_schema={"pattern": intake.PATH_PATTERN},
+    ),
+]
+_NewPath = Annotated[
+    str,
+    Meta(
+        max_length=uri.MAX_PATH_BYTES,
+        extra_json_schema={"pattern": f"^$|{intake.PATH_PATTERN}"},
+    ),
+]
+BY_TYPE = {
+    "if": {"properties": {"type": {"const": "rename"}}},
+    "then": {"required": ["to"], "properties": {"to": {"type": "string", "minLength": 1}}},
+    "else": {"properties": {"to": {"enum": [None, ""]}}},
+}
 
 
 class Item(Struct, forbid_unknown_fields=True, frozen=True, gc=False, kw_only=True):
     """A change as it is posted."""
 
     type: Literal["create", "modify", "rename", "delete"]
-    file_id: Annotated[
-        str, Meta(min_length=1, max_length=128, description="Survives renames of the file.")
-    ]
+    file_id: Annotated[_Text128, Meta(description="The app's stable id of the file or folder.")]
     from_path: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=uri.MAX_PATH_BYTES,
-            description="Absolute and decoded; of a rename the old path.",
-        ),
+        _Path, Meta(description="The absolute path, decoded; of a rename the old one.")
     ] = msgspec.field(name="from")
-    to: (
-        Annotated[
-            str, Meta(max_length=uri.MAX_PATH_BYTES, description="The new path, of a rename only.")
-        ]
-        | None
-    ) = None
-    user_id: _Text64 | None = None
-    fs: Annotated[str, Meta(min_length=1, max_length=intake.LENGTHS["fs"])] = uri.FILE_SYSTEM
-    is_folder: bool | Annotated[int, Meta(ge=0, le=1)] = False
-    client_id: Annotated[str, Meta(max_length=64)] | None = None
-    actor_id: _Text64 | None = None
-    event_key: _Text128 | None = None
-    meta: Raw | UnsetType = UNSET
+    to: Annotated[
+        _NewPath | None, Meta(description='The new path, of a rename only; `""` counts as null.')
+    ] = None
+    user_id: Annotated[
+        _Text64 | None,
+        Meta(
+            description="Whose tree changed; a service always says it. With a user's token it is"
+            " that user, and another one is refused."
+        ),
+    ] = None
+    fs: Annotated[_FileSystem, Meta(description="The file system.")] = uri.FILE_SYSTEM
+    is_folder: Annotated[
+        # To JSON, 1.0 is the same number as 1.
+        bool | Annotated[float, Meta(ge=0, le=1, multiple_of=1)],
+        Meta(description="Whether it is a folder; 1 and 0 mean true and false."),
+    ] = False
+    client_id: Annotated[
+        Annotated[str, Meta(max_length=64)] | None,
+        Meta(description="The client that did it; what is no UUID counts as null."),
+    ] = None
+    actor_id: Annotated[
+        _Text64 | None,
+        Meta(
+            description="Who did it, if not the owner. With a user's token it is always that user."
+        ),
+    ] = None
+    event_key: Annotated[_Text128 | None, Meta(description="Makes a repetition harmless.")] = None
+    meta: Annotated[
+        Raw | UnsetType,
+        Meta(
+            description=f"For auditors: any JSON, nested at most {MAX_META_DEPTH} deep, kept as it"
+            " was written."
+        ),
+    ] = UNSET
 
 
 KEYS = [key.encode_name for key in msgspec.structs.fields(Item)]
@@ -294,15 +333,16 @@ def _values(item: Item, author: Author) -> Values:
         "to_path": item.to,
         "is_folder": item.is_folder,
         "client_id": item.client_id or author.client_id,
-        # Nobody acts in another's name: who did it decides who is not told of it.
-        "actor_id": item.actor_id if author.user_id is None else author.user_id,
+        "actor_id": item.actor_id,
         "event_key": item.event_key,
         "meta": _document(item.meta),
     }
     try:
-        return intake.offered(raw)
+        values = intake.offered(raw)
     except intake.Unacceptable as error:
         raise _Unfit(_COLUMN.sub(r"\1", str(error))) from error
+    # Nobody acts in another's name: who did it decides who is not told of it.
+    return values if author.user_id is None else values | {"actor_id": author.user_id}
 
 
 def _document(meta: Raw | UnsetType) -> str | None:

@@ -34,6 +34,19 @@ MAX_DEPTH = 256
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
+# RFC 3629, section 4, each byte escaped: what decodes to characters, and to no NUL.
+_TAIL = "%[89A-Ba-b][0-9A-Fa-f]"
+_ESCAPES = "|".join(
+    [
+        "%(0[1-9A-Fa-f]|[1-7][0-9A-Fa-f])",
+        f"%([Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f]){_TAIL}",
+        f"%([Ee]0%[A-Ba-b]|[Ee][Dd]%[89])[0-9A-Fa-f]{_TAIL}",
+        f"%[Ee][1-9A-CE-Fa-ce-f]{_TAIL}{_TAIL}",
+        f"%([Ff]0%[9A-Ba-b]|[Ff]4%8)[0-9A-Fa-f]{_TAIL}{_TAIL}",
+        f"%[Ff][1-3]{_TAIL}{_TAIL}{_TAIL}",
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -100,6 +113,23 @@ def named(text: str, *, scheme: str) -> tuple[str | None, Folder | Share]:
     if user is None:
         raise _bad("no share stands before @")
     return None, Share(user, clean_path(path))
+
+
+def pattern(scheme: str) -> str:
+    """Return the pattern of what `named` takes, as long as the path is not too long.
+
+    In words that every dialect of patterns has, so without flags.
+    """
+
+    def in_any_case(text: str) -> str:
+        return "".join(f"[{c.upper()}{c}]" if c.isalpha() else re.escape(c) for c in text)
+
+    def text(*excluded: str) -> str:
+        return rf"([^%?\x00{''.join(excluded)}]|{_ESCAPES})"
+
+    own = f"({text('/')}+@)?{in_any_case(FILE_SYSTEM)}"
+    shared = f"{text('/', ':')}+(:[^/?]*)?@{in_any_case(SHARES)}"
+    return rf"^{in_any_case(scheme)}://({own}|{shared})(/{text()}*)?(\?[\s\S]*)?$"
 
 
 def clean_path(path: str) -> str:

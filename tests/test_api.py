@@ -152,6 +152,19 @@ def test_a_bad_header_is_40001(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("?client_id=laptop", {"X_Cr_Client_Id": CLIENT}),
+        ("?last_event_id=%C3%A9", {"Last_Event_ID": "header"}),
+    ],
+)
+def test_what_a_good_header_stands_in_for_may_not_be_bad(
+    query: str, headers: dict[str, str]
+) -> None:
+    assert refused(ask(tokens.app(), query, **headers)) == (400, 40001)
+
+
+@pytest.mark.parametrize(
     ("query", "headers", "read"),
     [
         ("", {}, (None, "/", None, "array")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -168,3 +169,12 @@ def test_whatever_a_row_holds_comes_out_as_something_that_can_be_stored(
     assert found["is_folder"] in {0, 1}
     assert all(found[name] is not None for name in intake.REQUIRED)
     json.dumps(found["rejected"])
+
+
+PATHS = st.lists(st.sampled_from(["/", "/", ".", "..", "a", "...", "ä", "\0", "\n"]), max_size=9)
+
+
+@given(PATHS.map("".join))
+def test_what_fits_the_pattern_of_a_path_is_what_is_accepted(path: str) -> None:
+    rejected = clean(from_path=path)["rejected"]
+    assert (rejected is None) == bool(re.fullmatch(intake.PATH_PATTERN, path)), rejected

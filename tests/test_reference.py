@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from events_app import reference, settings
+from events_app import doors, reference, settings, tour
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +26,24 @@ def test_the_example_is_the_table() -> None:
     assert written == reference.environment(), (
         "run: python -m events_app.reference env > .env.example"
     )
+
+
+def test_the_page_of_the_doors_is_their_table() -> None:
+    written = (ROOT / "docs/reference/http.md").read_text()
+    assert written == tour.page(), (
+        "run: python -m events_app.reference http > docs/reference/http.md"
+    )
+
+
+def test_every_door_has_a_heading_and_every_parameter_a_row() -> None:
+    sections = tour.page().split("\n## ")
+    for door in doors.table(settings.Settings()):
+        (section,) = [each for each in sections if each.startswith(f"{door.heading}\n")]
+        assert f"`{door.method} {door.path}`" in section
+        for one in door.parameters:
+            assert re.search(rf"^\| .*`{one.header or one.name}`", section, re.MULTILINE), one.name
+        for refusal in door.refusals:
+            assert f"| {refusal.when} | {refusal.status} | {refusal.code} |" in section
 
 
 def test_every_setting_has_one_row_and_one_line() -> None:
@@ -45,7 +63,8 @@ def test_the_example_by_itself_sets_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"), [([], reference.page), (["env"], reference.environment)]
+    ("arguments", "text"),
+    [([], reference.page), (["env"], reference.environment), (["http"], tour.page)],
 )
 def test_the_command_prints_it(arguments: list[str], text: object) -> None:
     assert callable(text)

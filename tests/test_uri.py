@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import hypothesis
 import pytest
 from hypothesis import given
@@ -206,6 +208,52 @@ def test_any_text_at_all_is_parsed_or_refused(text: str) -> None:
         except errors.RequestError:
             continue
         assert folder == Folder("my", uri.clean_path(folder.path))
+
+
+PIECES = [
+    "cloudreve",
+    "CloudReve",
+    "://",
+    "/",
+    "my",
+    "MY",
+    "share",
+    "@",
+    ":",
+    "?",
+    "%",
+    "%41",
+    "%00",
+]
+# Good and bad UTF-8, escaped: overlong, a surrogate, beyond the last character, cut off.
+ESCAPES = ["%c3%a4", "%C3", "%E0%80%80", "%e0%a0%80", "%ED%A0%80", "%ED%9f%80", "%80"]
+ESCAPES += ["%f0%90%80%80", "%F0%80%80%80", "%F4%80%80%80", "%F4%90%80%80", "%2f", "%zz"]
+TEXTS = st.lists(st.sampled_from([*PIECES, *ESCAPES, "ä", "\0", "a", "\n", "#", ".."]), max_size=8)
+PATTERN = re.compile(uri.pattern("cloudreve"))
+
+
+def is_taken(text: str) -> bool:
+    try:
+        uri.named(text, scheme="cloudreve")
+    except errors.BadParameter:
+        return False
+    return True
+
+
+@patiently
+@given(TEXTS.map("".join))
+def test_what_fits_the_pattern_is_what_is_taken(text: str) -> None:
+    whole = [text, *(f"cloudreve://{before}{text}" for before in ("", "my/", "a@", "a:b@share"))]
+    for each in (*whole, f"cloudreve://{text}@share/", f"cloudreve://{text}@my"):
+        assert is_taken(each) == bool(PATTERN.fullmatch(each)), each
+
+
+def test_every_character_may_be_escaped_but_one() -> None:
+    characters = [*range(1, 0x800), 0xD7FF, 0xE000, 0xFFFF, 0x10000, 0x3FFFF, 0x40000, 0x10FFFF]
+    for each in characters:
+        escaped = "".join(f"%{byte:02x}" for byte in chr(each).encode())
+        assert PATTERN.fullmatch(f"cloudreve://my/{escaped}"), escaped
+    assert not PATTERN.fullmatch("cloudreve://my/%00")
 
 
 @patiently
