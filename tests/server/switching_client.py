@@ -264,9 +264,10 @@ class Client(threading.Thread):
     def _act(self) -> None:
         """Change something now and then."""
         habits = self.habits
-        if habits.client_id is None or habits.home is None or self._random.random() > 0.2:
+        if habits.client_id is None or habits.home is None or self._pending:
             return
-        if self.copy.cursor is None or self._pending:
+        knows = self.copy.is_exact and self.copy.position == self._truth.rows
+        if self.copy.cursor is None or self._random.random() > (0.5 if knows else 0.15):
             return
         with self._truth.lock:
             if self._calm.is_set() or not self._is_home_known():

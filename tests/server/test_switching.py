@@ -50,7 +50,9 @@ LEAST_ROWS = 100
 BUSY_SECONDS = 300.0
 CATCH_UP_SECONDS = 60.0
 PAUSE_SECONDS = 0.06
-QUIET_SECONDS, QUIET_SHARE = 0.5, 0.08
+# Now and then all may hear of everything; who acts has some looks more to do so.
+QUIET_SECONDS, QUIET_SHARE = 2.0, 0.08
+ACT_SECONDS = 0.3
 
 EVERYBODY = {
     *("streams by cursor", "asks for a page", "waits for a page", "lists", "dies"),
@@ -146,8 +148,9 @@ class Round:
             lacking = [(client.name, client.did) for client in clients]
             assert time.monotonic() < deadline, f"seed {self.seed}: too little done: {lacking}"
             truth.work()
-            quiet = truth.random.random() < QUIET_SHARE
-            time.sleep(QUIET_SECONDS if quiet else truth.random.uniform(0, 2 * PAUSE_SECONDS))
+            if truth.random.random() < QUIET_SHARE:
+                _rest(truth, clients)
+            time.sleep(truth.random.uniform(0, 2 * PAUSE_SECONDS))
 
     def _wait(self, clients: list[Client]) -> None:
         deadline = time.monotonic() + CATCH_UP_SECONDS
@@ -165,6 +168,15 @@ class Round:
             f"{faults}\nposition {client.copy.position}, doubt up to {client.copy.doubt_upto};"
             f" it did last:\n{past}"
         )
+
+
+def _rest(truth: Truth, clients: list[Client]) -> None:
+    """Wait until somebody who acts knows of everything, but not for ever."""
+    until = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < until:
+        time.sleep(ACT_SECONDS)
+        if any(each.habits.home and each.copy.position == truth.rows for each in clients):
+            return
 
 
 def _tell(engine: str, folder: Path) -> list[Round]:
