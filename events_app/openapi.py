@@ -277,10 +277,13 @@ def _frame() -> Document:
                 "description": "Milliseconds to wait before the next connection; in the frame that"
                 " begins a stream.",
             },
-            "data": {"type": "string", "contentMediaType": doors.JSON},
+            "data": {"type": "string"},
         },
         "required": ["event", "data"],
         "if": {"properties": {"event": {"const": sse.EVENT}}},
-        "then": {"properties": {"data": {"contentSchema": told}}, "required": ["id"]},
+        "then": {
+            "properties": {"data": {"contentMediaType": doors.JSON, "contentSchema": told}},
+            "required": ["id"],
+        },
         "else": {"properties": {"data": {"const": "[]"}}},
     }

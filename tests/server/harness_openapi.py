@@ -8,9 +8,9 @@ from typing import Any
 
 import schemathesis
 
-from events_app import append, sse
+from events_app import append
 
-BEGINNINGS = {sse.SUBSCRIBED, sse.RESUMED, sse.KEEP_ALIVE}
+BEGINNINGS = {"subscribed", "resumed", "keep-alive"}
 
 
 @schemathesis.serializer(*(media for media, form in append.FORMS.items() if form == "lines"))

@@ -39,6 +39,8 @@ LONG_EXAMPLES = 200
 SETTINGS = {
     # A body of one change too many need not be long.
     "EVENTS_APPEND_MAX_ROWS": "20",
+    # Of each stream two frames are read.
+    "EVENTS_KEEP_ALIVE": "0.05",
     "EVENTS_TOKEN_IN_QUERY": "true",
     "EVENTS_TOKEN_IN_COOKIE": "true",
 }
