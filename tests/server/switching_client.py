@@ -11,7 +11,8 @@ Theory of operation
 
 Rules
     - A client id alone stands for what streams have told. A client that took pages since, that fell
-      back on what it had saved, or that let bytes lie unread brings its last cursor.
+      back on what it had saved, that let bytes lie unread, or that has just done something where
+      others do brings its last cursor.
     - What it does itself it does in its home, where nobody else changes anything, or when it knows
       of everything, and saves it at once.
 """
@@ -299,7 +300,9 @@ class Client(threading.Thread):
     def _stream(self) -> None:
         """Listen for a while, and go in one way or another."""
         habits = self.habits
-        by_cursor = not self._is_remembered or self._random.random() < 0.5
+        has_just_acted = self.copy.own_upto > self.copy.position
+        is_by_id = self._is_remembered and not has_just_acted and self._random.random() < 0.5
+        by_cursor = not is_by_id
         cursor = self.copy.cursor if by_cursor else None
         if self.copy.cursor is not None:
             self._note("streams by cursor" if by_cursor else "streams by client id")
