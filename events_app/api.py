@@ -36,7 +36,7 @@ def events() -> Response:
     parts = sidecar.of(current_app)
     settings = parts.settings
     identity = asking.reader(settings)
-    last_event_id, payload = asking.LAST_EVENT_ID.asked(), asking.payload(settings).asked()
+    last_event_id, payload = asking.LAST_EVENT_ID.asked(), asking.payload(settings.payload).asked()
     # Last: whether a folder is somebody else's is told only when all else is right.
     watcher = asking.watcher(settings, identity)
     good_for = identity.expires_at - parts.clock.wall()

@@ -5,6 +5,8 @@ Whatever is wrong is an error that names it. A door asks in the protocol's order
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from events_app import auth, errors, event, parameter, sse, uri
 from events_app.parameter import Parameter
 from events_app.scope import Watcher
@@ -31,32 +33,33 @@ def watcher(settings: Settings, identity: auth.Identity) -> Watcher:
     Raises `BadParameter` and `ForeignFolder`.
     """
     client = CLIENT_ID.asked()
-    address = folder(settings).asked()
+    address = folder(settings.uri_scheme).asked()
     place = uri.parse(address, scheme=settings.uri_scheme, user_id=identity.user_id)
     if isinstance(place, uri.Share):
         return Watcher.through(identity.user_id, client, place)
     return Watcher.of(identity.user_id, client, place)
 
 
-def folder(settings: Settings) -> Parameter[str]:
+@lru_cache(maxsize=2)  # asked for with every request
+def folder(scheme: str) -> Parameter[str]:
     """Return the parameter that says what is watched; what it says is for `uri.parse`."""
-    home = f"{settings.uri_scheme}://{uri.FILE_SYSTEM}"
+    home = f"{scheme}://{uri.FILE_SYSTEM}"
     return Parameter(
         "uri",
-        {"type": "string", "pattern": uri.pattern(settings.uri_scheme)},
-        f"The folder, or `{settings.uri_scheme}://share-id@{uri.SHARES}/…` for one that somebody"
+        {"type": "string", "pattern": uri.pattern(scheme)},
+        f"The folder, or `{scheme}://share-id@{uri.SHARES}/…` for one that somebody"
         " else shares: see [The URI](protocol.md#the-uri).",
         str,
         home,
-        shown_default=home,
         example=f"{home}/docs",
     )
 
 
-def payload(settings: Settings) -> Parameter[sse.Payload]:
+@lru_cache(maxsize=2)
+def payload(default: sse.Payload) -> Parameter[sse.Payload]:
     """Return the parameter that says how the client wants its changes."""
     meaning = "Whether an `event` frame holds an array of changes, or one change."
-    return parameter.word("payload", PAYLOADS, settings.payload, meaning)
+    return parameter.word("payload", PAYLOADS, default, meaning)
 
 
 def _client_id(text: str) -> str:

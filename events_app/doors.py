@@ -148,10 +148,10 @@ def _stream(settings: Settings) -> Door:
 Tells the changes below one folder as they come, for as long as the connection lives. What a
 client does with each frame, and what it is promised, says the [protocol](protocol.md).""",
         parameters=(
-            asking.folder(settings),
+            asking.folder(settings.uri_scheme),
             asking.CLIENT_ID,
             asking.LAST_EVENT_ID,
-            asking.payload(settings),
+            asking.payload(settings.payload),
         ),
         answers=(
             Answer(
@@ -193,7 +193,7 @@ def _changes(settings: Settings) -> Door:
 The same as pages, for clients that cannot hold a stream: the same folder, folding and cursors.
 How it is used: [follow a folder without a stream](../how-to/follow-without-a-stream.md).""",
         parameters=(
-            asking.folder(settings),
+            asking.folder(settings.uri_scheme),
             asking.CLIENT_ID,
             asking.CURSOR,
             api.LIMIT,
@@ -253,7 +253,7 @@ What happened below a folder, as it stands in the journal: unfolded, the newest 
 For people who ask what became of a file. A client that wants to keep up uses the
 [stream](#stream) or [changes](#changes).""",
         parameters=(
-            asking.folder(settings),
+            asking.folder(settings.uri_scheme),
             asking.CLIENT_ID,
             recall.SINCE,
             recall.UNTIL,

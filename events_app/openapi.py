@@ -100,8 +100,8 @@ def _plain(text: str) -> str:
 
 def _parameter(one: Parameter[Any], door: Door) -> Iterator[Document]:
     told: Document = {"description": _plain(one.meaning), "schema": dict(one.schema)}
-    if one.shown_default is not None:
-        told["schema"] |= {"default": one.shown_default}
+    if one.default is not None:
+        told["schema"] |= {"default": one.default}
     if one.example is not None:
         told["example"] = one.example
     if one.header is not None:

@@ -31,7 +31,7 @@ class Parameter(Generic[T]):
     """A query parameter, or the header that it stands in for where no header can be set.
 
     `read` makes the value of a text that is not empty, and raises ValueError with the reason.
-    `default` is the value where nothing is said; `shown_default` is what a reader is told of it.
+    `default` is the value where nothing is said.
     """
 
     name: str
@@ -39,7 +39,6 @@ class Parameter(Generic[T]):
     meaning: str
     read: Callable[[str], T]
     default: T
-    shown_default: object = None
     header: str | None = None
     example: str | None = None
 
@@ -87,7 +86,7 @@ def whole_number(name: str, least: int, most: int, default: D, meaning: str) -> 
         return int(text)
 
     schema = {"type": "integer", "minimum": least, "maximum": most}
-    return Parameter(name, schema, meaning, read, default, default)
+    return Parameter(name, schema, meaning, read, default)
 
 
 def seconds(name: str, most: int, meaning: str) -> Parameter[float]:
@@ -99,7 +98,7 @@ def seconds(name: str, most: int, meaning: str) -> Parameter[float]:
         return float(text)
 
     schema = {"type": "number", "minimum": 0, "maximum": most}
-    return Parameter(name, schema, meaning, read, 0.0, 0)
+    return Parameter(name, schema, meaning, read, 0)
 
 
 def word(name: str, words: tuple[W, ...], default: D, meaning: str) -> Parameter[W | D]:
@@ -112,7 +111,7 @@ def word(name: str, words: tuple[W, ...], default: D, meaning: str) -> Parameter
         raise ValueError(f"it is one of {', '.join(words)}")
 
     schema = {"type": "string", "enum": list(words)}
-    return Parameter(name, schema, meaning, read, default, default)
+    return Parameter(name, schema, meaning, read, default)
 
 
 def time(name: str, meaning: str) -> Parameter[datetime | None]:

@@ -110,7 +110,7 @@ def _parameters(door: Door) -> Iterator[tuple[str, str, str, str]]:
     if door.bodies:
         yield "`Content-Type` (header)", "required", _code(*append.FORMS), "what the body is"
     for one in door.parameters:
-        default = "none" if one.shown_default is None else _code(one.shown_default)
+        default = "none" if one.default is None else _code(one.default)
         yield _name(one, door), default, _allowed(one.schema), one.meaning
 
 
