@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import struct
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
-from events_app import errors, history, intake, schema, sidecar, uri
+from events_app import errors, history, intake, schema, scope, sidecar, sse, uri
 from events_app.event import Cursor, Point
 from tests import databases, kept, reused, tokens, untrusted
 from tests.untrusted import CHANGES, DOORS, HISTORY, LAST, OWNERS, REFUSALS, law
+from tests.worker import Worker
 
 
 @pytest.fixture(scope="module")
@@ -145,49 +147,43 @@ POSITIONS = st.integers(0, LAST) | st.sampled_from([LAST + 1, 2**31, 2**63 - 1, 
 TAGS = st.integers(0, LAST).map(kept.tag_of) | st.sampled_from([0, 2**32 - 1])
 
 
-@st.composite
-def forged(draw: st.DrawFn) -> str:
-    """Draw a cursor that was somebody's, with anything changed in it."""
-    made = cursor(draw(st.sampled_from(OWNERS)), draw(ADDRESSES), draw(st.integers(0, LAST)))
-    point = draw(st.just(made.point) | st.builds(Point, POSITIONS, TAGS))
-    made = made._replace(point=point, epoch=draw(EPOCHS), partly=draw(st.booleans()))
-    return made.text()
+PERMITTED = [
+    *((owner, "my") for owner in OWNERS),
+    *((user_id, f"{share_id}@share") for user_id, share_id in untrusted.GRANTS),
+]
 
 
 @st.composite
-def mutilated(draw: st.DrawFn) -> str:
-    """Draw a good cursor with some of its bytes or characters changed, added or taken away."""
-    text = draw(forged())
-    packed = bytearray(base64.urlsafe_b64decode(text + "="))
+def forged(draw: st.DrawFn, address: str, user_id: str) -> str:
+    """Draw a cursor of this watcher or of another one, with anything changed in it."""
+    made = cursor(user_id, address, draw(st.integers(0, LAST)))
+    if draw(st.integers(0, 3)) == 0:
+        made = cursor(draw(st.sampled_from(OWNERS)), draw(ADDRESSES), made.point.position)
+    if draw(st.integers(0, 3)) == 0:
+        made = made._replace(point=draw(st.builds(Point, POSITIONS, TAGS)))
+    if draw(st.integers(0, 3)) == 0:
+        made = made._replace(epoch=draw(EPOCHS))
+    return made._replace(partly=draw(st.booleans())).text()
+
+
+@st.composite
+def mutilated(draw: st.DrawFn, address: str, user_id: str) -> str:
+    """Draw such a cursor with some of its bytes or characters changed, added or taken away."""
+    packed = bytearray(base64.urlsafe_b64decode(draw(forged(address, user_id)) + "="))
     for _ in range(draw(st.integers(0, 2))):
         packed[draw(st.integers(0, len(packed) - 1))] = draw(st.integers(0, 255))
     text = base64.urlsafe_b64encode(bytes(packed)).rstrip(b"=").decode()
     at = draw(st.integers(0, len(text)))
     put = draw(
         st.sampled_from(
-            [
-                "",
-                "",
-                "=",
-                "A",
-                "+",
-                "/",
-                " ",
-                "\n",
-                "\0",
-                "é",
-                "\N{ARABIC-INDIC DIGIT THREE}",
-                "\ud800",
-            ]
+            ["", "", "=", "A", "+", "/", " ", "\n", "\0", "é", "\N{ARABIC-INDIC DIGIT THREE}"]
         )
     )
     return text[:at] + put + text[at + draw(st.integers(0, 2)) :]
 
 
-CURSORS = (
-    forged()
-    | mutilated()
-    | st.binary(min_size=28, max_size=30).map(lambda b: base64.urlsafe_b64encode(b).decode())
+INVENTED = (
+    st.binary(min_size=28, max_size=30).map(lambda b: base64.urlsafe_b64encode(b).decode())
     | st.builds(
         lambda *values: base64.urlsafe_b64encode(struct.pack(">BQQI8s", *values)).decode(),
         st.integers(0, 255),
@@ -197,15 +193,41 @@ CURSORS = (
         st.binary(min_size=8, max_size=8),
     )
     | st.integers().map(str)
-    | st.text(max_size=50)
+    | st.text(st.characters(codec=None), max_size=50)
 )
 
 
-@given(CURSORS, ADDRESSES, st.sampled_from(OWNERS))
+@st.composite
+def attempts(draw: st.DrawFn) -> tuple[str, str, str]:
+    """Draw a cursor, the folder that it is shown for, and the user who shows it."""
+    user_id, mount = draw(st.sampled_from(PERMITTED))
+    address = f"cloudreve://{mount}{quote(draw(st.sampled_from(WATCHED)))}"
+    if draw(st.integers(0, 5)) == 0:
+        address = draw(ADDRESSES)
+    text = draw(st.one_of(forged(address, user_id), mutilated(address, user_id), INVENTED))
+    return text, address, user_id
+
+
+def asked_for(text: str) -> str | None:
+    """Return what is heard of a text that is sent: what is no Unicode comes as U+FFFD."""
+    return text.encode(errors="surrogatepass").decode(errors="replace") or None
+
+
+def check_own(start: Cursor, user_id: str, who: scope.Watcher) -> None:
+    """Hold a cursor that was honoured to what makes it the watcher's own."""
+    position = start.point.position
+    own = Cursor.at(reused.EPOCH, Point(position, kept.tag_of(position)), user_id, who.folder)
+    assert start.watcher == own.watcher
+    assert start.epoch == own.epoch
+    assert start.point == own.point or position == 0, "at the floor there is no row to compare"
+
+
+@given(attempts())
 @law
 def test_a_cursor_resumes_at_a_place_of_its_own_or_not_at_all(
-    app: Flask, text: str, address: str, user_id: str
+    app: Flask, attempt: tuple[str, str, str]
 ) -> None:
+    text, address, user_id = attempt
     asked = f"uri={untrusted.in_query(address)}&cursor={untrusted.in_query(text)}&limit=1000"
     answer = untrusted.get(app, CHANGES, asked, user_id)
     who = untrusted.watcher(user_id, address)
@@ -217,16 +239,46 @@ def test_a_cursor_resumes_at_a_place_of_its_own_or_not_at_all(
             assert fresh.point.position == LAST
         return
     assert who is not None
-    heard = text.encode(errors="surrogatepass").decode(errors="replace")
-    start = Cursor.parse(heard) if heard else None
-    after = LAST if start is None else start.point.position
-    if start is not None:
-        tag = kept.tag_of(after)
-        own = Cursor.at(reused.EPOCH, Point(after, tag), user_id, who.folder)
-        assert start.watcher == own.watcher
-        assert start.epoch == own.epoch
-        assert start.point == own.point or after == 0, "at the floor there is no row to compare"
-    assert untrusted.told(answer) == untrusted.expected(untrusted.visible(who, after))
+    start = Cursor.parse(asked_for(text) or "")
+    if start is None:
+        assert untrusted.told(answer) == []
+        return
+    check_own(start, user_id, who)
+    visible = untrusted.visible(who, start.point.position)
+    assert untrusted.told(answer) == untrusted.expected(visible, again=start.partly)
+
+
+@pytest.fixture(scope="module")
+def worker(app: Flask) -> Iterator[Worker]:
+    """Follow the same journal on a clock that waits for nobody."""
+    made = Worker(sidecar.of(app).settings.database_url)
+    yield made
+    assert made.holds_nothing()
+    made.close()
+
+
+@given(attempts(), st.sampled_from(["array", "object"]))
+@law
+def test_a_stream_resumes_at_a_place_of_its_own_or_begins_afresh(
+    worker: Worker, attempt: tuple[str, str, str], payload: sse.Payload
+) -> None:
+    text, address, user_id = attempt
+    who = untrusted.watcher(user_id, address)
+    heard = asked_for(text)
+    if who is None or heard is None:
+        return
+    with contextlib.closing(worker.stream(who, heard, payload=payload, debounce=0)) as reader:
+        names, changes = untrusted.heard(reader)
+    start = Cursor.parse(heard)
+    if names[0] == "subscribed":
+        assert names == ["subscribed", "keep-alive"]
+        assert changes == []
+        return
+    assert start is not None
+    check_own(start, user_id, who)
+    found = [(each["type"], each["file_id"], each["from"], each["to"]) for each in changes]
+    visible = untrusted.visible(who, start.point.position)
+    assert sorted(found) == untrusted.expected(visible, again=start.partly)
 
 
 @pytest.mark.parametrize("at", range(29))

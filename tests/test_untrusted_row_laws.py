@@ -16,14 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, cast, exc, insert, select
 
-from events_app import event, intake, journal, schema, sse, uri
+from events_app import event, intake, journal, schema
 from events_app.schema import outbox
 from tests import conftest, databases, reused, rows, untrusted
 from tests import worker as workers
-from tests.frames import FRAME, NAMES
-from tests.worker import Connected, Worker
+from tests.worker import Worker
 
-MAX_SINGLE_BYTES = 60 * 1024
 GOOD, HOSTILE = "1", "2"
 
 # Each example is a transaction or more on a server; a profile that asks for more gets a tenth.
@@ -175,43 +173,6 @@ def app(request: pytest.FixtureRequest) -> Iterator[App]:
 # -- what is told --------------------------------------------------------------------------------
 
 
-def check_path(path: str) -> None:
-    """Hold a path to what clients rely on: some delete recursively by it."""
-    assert path.startswith("/")
-    assert not {"", ".", ".."} & set(path[1:].split("/"))
-    assert "\0" not in path
-    assert len(path.encode()) <= uri.MAX_PATH_BYTES
-
-
-def check_shape(changes: Sequence[Mapping[str, str]]) -> None:
-    """Hold changes to the protocol."""
-    for each in changes:
-        assert list(each) == ["type", "file_id", "from", "to"]
-        assert each["type"] in {"create", "modify", "rename", "delete"}
-        assert (each["to"] != "") == (each["type"] == "rename")
-        for path in filter(None, (each["from"], each["to"])):
-            check_path(path)
-
-
-def heard(reader: Connected) -> tuple[list[str], list[dict[str, str]]]:
-    """Read a stream until nothing more comes: the names of its frames, and the changes in them."""
-    names: list[str] = []
-    changes: list[dict[str, str]] = []
-    for written in reader.frames:
-        found = FRAME.fullmatch(written)
-        assert found is not None, written
-        name, data = found[1].decode(), json.loads(found[3])
-        assert name in NAMES
-        assert len(written) <= sse.MAX_FRAME_BYTES or len(data) == 1
-        assert len(written) <= MAX_SINGLE_BYTES
-        names.append(name)
-        if name == sse.KEEP_ALIVE:
-            break
-        changes += data
-    check_shape(changes)
-    return names, changes
-
-
 def check_kept(kept: Mapping[str, Any]) -> None:
     """Hold a row of the journal to what streams rely on, if it is told."""
     if kept["rejected"] is not None:
@@ -219,7 +180,7 @@ def check_kept(kept: Mapping[str, Any]) -> None:
     assert kept["type"] in event.TYPES
     assert (kept["to_path"] is not None) == (kept["type"] == "rename")
     for path in filter(None, (kept["from_path"], kept["to_path"])):
-        check_path(path)
+        untrusted.check_path(path)
     for name, length in intake.LENGTHS.items():
         text = kept[name]
         assert text is None or (0 < len(text) <= length and "\0" not in text and text.encode())
@@ -261,8 +222,8 @@ def test_any_row_is_journalled_and_no_other_users_stream_suffers(
         count = app.insert_by_turns(planted, names)
         worker.turn()
         check_journal(worker, before, count)
-        frames, changes = heard(good)
+        frames, changes = untrusted.heard(good)
         assert [each["file_id"] for each in changes] == names
         assert set(frames) <= {"event", "keep-alive"}, "it does not end"
-        _, changes = heard(bad)
+        _, changes = untrusted.heard(bad)
         assert not {each["file_id"] for each in changes} & set(names)

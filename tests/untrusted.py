@@ -5,12 +5,13 @@ A file id is `OWNER.POSITION`, so that whoever is told of it can be asked whethe
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from flask import Flask
@@ -19,8 +20,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, insert
 from werkzeug.test import TestResponse
 
-from events_app import api, event, recall, schema, scope, sidecar, uri
+from events_app import api, errors, event, recall, schema, scope, sidecar, sse, uri
 from tests import kept, tokens
+from tests.frames import FRAME
+from tests.frames import NAMES as FRAME_NAMES
+from tests.worker import Connected
 
 SCHEME = "cloudreve"
 CLIENT = "0b0e5f3a-6c1d-4f1e-9d5a-3a1b2c3d4e5f"
@@ -171,7 +175,7 @@ def watcher(user_id: str, text: str) -> scope.Watcher | None:
     """Say who watches what by this URI, as the rules have it; None where nothing is."""
     try:
         place = uri.parse(text, scheme=SCHEME, user_id=user_id)
-    except Exception:  # noqa: BLE001 -- why is another law's question
+    except errors.RequestError:
         return None
     if isinstance(place, uri.Folder):
         return scope.Watcher.of(user_id, None, place)
@@ -192,13 +196,6 @@ def visible(who: scope.Watcher, after: int = 0) -> list[event.Change]:
 
 
 # -- requests ------------------------------------------------------------------------------------
-
-
-class Refusal(NamedTuple):
-    """An answer that is an error of the protocol."""
-
-    status: int
-    code: int
 
 
 REFUSALS = {
@@ -245,9 +242,17 @@ def told(answer: TestResponse) -> list[tuple[str, str, str, str]]:
     )
 
 
-def expected(changes: Sequence[event.Change]) -> list[tuple[str, str, str, str]]:
-    """List what should be told in the same order."""
-    return sorted((each.type, each.file_id, each.from_path, each.to_path) for each in changes)
+def expected(
+    changes: Sequence[event.Change], *, again: bool = False
+) -> list[tuple[str, str, str, str]]:
+    """List what should be told in the same order; `again`: perhaps for the second time."""
+    found: list[tuple[str, str, str, str]] = []
+    for kind, file_id, path, to_path, _ in changes:
+        if again and kind == "rename":
+            found += [("delete", file_id, path, ""), ("create", file_id, to_path, "")]
+        else:
+            found.append((kind, file_id, path, to_path))
+    return sorted(found)
 
 
 def pages(app: Flask, door: str, text: str, user_id: str, limit: int) -> Iterator[TestResponse]:
@@ -259,3 +264,46 @@ def pages(app: Flask, door: str, text: str, user_id: str, limit: int) -> Iterato
         if answer.status_code != 200 or answer.get_json()["data"]["next"] is None:
             return
         before = f"&before={answer.get_json()['data']['next']}"
+
+
+# -- streams -------------------------------------------------------------------------------------
+
+MAX_SINGLE_BYTES = 60 * 1024
+
+
+def check_path(path: str) -> None:
+    """Hold a path to what clients rely on: some delete recursively by it."""
+    assert path.startswith("/")
+    assert not {"", ".", ".."} & set(path[1:].split("/"))
+    assert "\0" not in path
+    assert len(path.encode()) <= uri.MAX_PATH_BYTES
+
+
+def check_shape(changes: Sequence[Mapping[str, str]]) -> None:
+    """Hold changes to the protocol."""
+    for each in changes:
+        assert list(each) == ["type", "file_id", "from", "to"]
+        assert each["type"] in {"create", "modify", "rename", "delete"}
+        assert (each["to"] != "") == (each["type"] == "rename")
+        for path in filter(None, (each["from"], each["to"])):
+            check_path(path)
+
+
+def heard(reader: Connected) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a stream until nothing more comes: the names of its frames, and the changes in them."""
+    names: list[str] = []
+    changes: list[dict[str, str]] = []
+    for written in reader.frames:
+        found = FRAME.fullmatch(written)
+        assert found is not None, written
+        name, document = found[1].decode(), json.loads(found[3])
+        data = document if isinstance(document, list) else [document]
+        assert name in FRAME_NAMES
+        assert len(written) <= sse.MAX_FRAME_BYTES or len(data) == 1
+        assert len(written) <= MAX_SINGLE_BYTES
+        names.append(name)
+        if name == sse.KEEP_ALIVE:
+            break
+        changes += data
+    check_shape(changes)
+    return names, changes
