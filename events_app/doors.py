@@ -354,6 +354,9 @@ bytes (`EVENTS_APPEND_MAX_BYTES`), also if it comes in chunks. One change has at
   stored a second time, journalled as a duplicate, and told to nobody; `first` and `last` count
   the place of the first one. The contents are not compared. That holds as long as the journal
   keeps the first one (`EVENTS_RETENTION`).
+- A user's keys are of one space, whoever writes them: the app by SQL, a service, or a program with
+  the user's token. Who knows a key before it is used can have the app's change taken for a
+  repetition, so let nobody guess yours where users may write.
 - With `wait` the answer comes when the batch is in the journal, or when the time is up. The first
   and the last change that have no `event_key` get one of their own, `traced-…`, by which they are
   found there.
