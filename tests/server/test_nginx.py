@@ -217,6 +217,17 @@ def test_the_longest_batch_gets_through(server: Proxied) -> None:
         assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+def test_pages_and_history_get_through(server: Proxied) -> None:
+    """A page that is waited for outlasts what others let a request take."""
+    headers = server.headers("nobody else")
+    with httpx.Client(verify=server.nginx.trust, headers=headers) as client:
+        cursor = client.get(f"{server.events_url}/changes").json()["data"]["cursor"]
+        page = client.get(f"{server.events_url}/changes", params={"cursor": cursor, "wait": "1"})
+        past = client.get(f"{server.events_url}/history")
+        assert page.json()["data"]["events"] == past.json()["data"]["events"] == []
+        assert client.get(f"{server.events_url}x").status_code == httpx.codes.NOT_FOUND
+
+
 def test_no_log_holds_a_token_of_the_query(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a stream that breaks, one that ends, and one that meets nobody behind nginx."""
     server = start(EVENTS_TOKEN_IN_QUERY="true")
