@@ -95,7 +95,8 @@ class Copy:
         elif change["type"] == "delete":
             self._remove(path)
         else:
-            moved = self._remove(path) or {path: (file_id, CREATED)}
+            # Of a folder that is still to be listed only what was created in it may be here.
+            moved = {path: (file_id, CREATED)} | self._remove(path)
             self._remove(to_path)
             self.entries |= {to_path + each[len(path) :]: it for each, it in moved.items()}
         return wrong
