@@ -44,7 +44,6 @@ class Follower:
         "_database",
         "_epoch",
         "_first_at",
-        "_hold_until",
         "_last_at",
         "_most",
         "_page",
@@ -67,12 +66,10 @@ class Follower:
         start: Point,
         repeated_upto: int,
         most: int = RUN_CHANGES,
-        hold_seconds: float = 0.0,
     ) -> None:
         """Begin at `start` in `epoch`; rows up to `repeated_upto` may be a second delivery.
 
-        A run of `most` changes is not read on. What begins with a second delivery is not due for
-        `hold_seconds`.
+        A run of `most` changes is not read on.
         """
         self.read = self.safe = start
         self.end: scope.End | None = None
@@ -82,7 +79,6 @@ class Follower:
         self._watcher = watcher
         self._epoch = epoch
         self._repeated_upto = repeated_upto
-        self._hold_until = clock.monotonic() + hold_seconds
         self._most = most
         self._page: journal.Page | None = None
         self._run: list[tuple[int, Change]] = []
@@ -129,8 +125,7 @@ class Follower:
             return None
         if self.end is not None or self.is_full:
             return self._first_at
-        due_at = merge.due_at(self._first_at, self._last_at, quiet_seconds, longest_seconds)
-        return max(due_at, self._hold_until) if self._run[0][0] <= self._repeated_upto else due_at
+        return merge.due_at(self._first_at, self._last_at, quiet_seconds, longest_seconds)
 
     def take_run(self) -> Told:
         """Return the run, folded, and begin a new one."""

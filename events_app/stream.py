@@ -41,10 +41,6 @@ from events_app.tally import Tally
 # The first frame leaves within a second, whatever the database does.
 FIRST_KEEP_ALIVE_SECONDS = 0.8
 RETRY_SECONDS = 1.0
-# What a client did itself just before it came back must be read before it hears again of what was
-# before that: told that a path is free which it has filled since, it would empty it. Rows take some
-# hundred milliseconds from their commit to here.
-HOLD_SECONDS = 1.0
 # Streams that were told the same change fall silent together. Were their next keep-alives due in
 # one turn of the loop, it would stand still till the last is written.
 KEEP_ALIVE_SPREAD = 0.1
@@ -285,7 +281,6 @@ class Stream:
             start.epoch,
             start.point,
             start.repeated_upto,
-            hold_seconds=HOLD_SECONDS,
         )
 
     def _open_delivery(self, start: Start) -> Delivery | None:

@@ -364,24 +364,6 @@ def test_a_part_of_a_batch_may_have_arrived_without_its_end(worker: Worker) -> N
     assert again.told()[:2] == [("delete", "/a", ""), ("create", "/b", "")]
 
 
-def test_what_a_client_did_before_it_came_back_is_read_before_it_hears_again(
-    worker: Worker,
-) -> None:
-    """Its own file is where another one was: told once more that this one is gone, it would go."""
-    reader = worker.stream(debounce=0)
-    reader.expect("subscribed")
-    worker.commit("rename", "/a", "/b", file_id="1")
-    assert reader.told() == [("rename", "/a", "/b")]
-    reader.close()
-    worker.write("create", "/a", file_id="2", client_id=CLIENT, actor_id="42")
-    worker.clock.at(worker.clock.now + 0.5, worker.turn)
-    again = worker.stream(debounce=0)
-    again.expect("resumed")
-    assert again.told() == [("create", "/b", "")]
-    assert again.age == pytest.approx(stream.HOLD_SECONDS)
-    again.close()
-
-
 def test_an_id_before_the_end_of_a_second_delivery_says_that_it_is_one(worker: Worker) -> None:
     """The client has the rename from an earlier connection, and comes back with a later id."""
     known_client(worker)

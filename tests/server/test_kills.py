@@ -415,7 +415,9 @@ def test_the_story_was_what_it_claims_to_be(story: Story) -> None:
     assert all(outcome.rolled_back for outcome in story.outcomes)
     names = ["nothing yet", *(fault.__name__ for fault in FAULTS)]
     counts = [sum(story.checks[name].connections.values()) for name in names]
-    assert counts == sorted(set(counts)), "each of these costs somebody a connection"
+    # The first worker that is killed may have had no stream: all may have come to the other one.
+    assert counts == sorted(counts), counts
+    assert len(set(counts)) >= len(counts) - 1, "each of these costs somebody a connection"
     assert story.broken_off_by("kill_everybody").keys() >= story.clients.keys() - {"leaving"}
 
 
