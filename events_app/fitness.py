@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlalchemy
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, text, update
 
 from events_app import errors, schema
+from events_app.columns import utc_now
 
 # The oldest versions with SKIP LOCKED (MariaDB), with utf8mb4_0900_bin (MySQL, whose CHECKs are a
 # version older), and that are still maintained or nearly so.
@@ -13,11 +14,18 @@ OLDEST = {"PostgreSQL": (13,), "MariaDB": (10, 6), "MySQL": (8, 0, 17)}
 
 UPGRADE = "run: .venv/bin/alembic upgrade head"
 
+_NO_ROW = update(schema.state).values(updated_at=utc_now()).where(schema.state.c.id < 0)
+
 
 def refuse_unusable(connection: Connection) -> None:
     """Raise `DatabaseError` unless the sidecar can work here: engine, isolation, schema."""
     refuse_unsupported(connection)
     check_schema(connection)
+
+
+def refuse_read_only(connection: Connection) -> None:
+    """Raise what a database raises that takes no writes; it costs no transaction id."""
+    connection.execute(_NO_ROW)
 
 
 def refuse_unsupported(connection: Connection) -> None:

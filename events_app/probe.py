@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, exc, false, select, update
 
-from events_app import failures, schema
+from events_app import failures, fitness, schema
 from events_app.clock import Clock
 from events_app.columns import utc_now
 from events_app.database import Database
@@ -20,7 +20,7 @@ _TABLES = (schema.outbox, schema.journal, schema.state, schema.subscription)
 _STATE = schema.state.c
 _LOCK = select(_STATE.id).where(_STATE.id == 1).with_for_update(skip_locked=True)
 # Of a value that stays the same SQLite and InnoDB would write nothing.
-_TOUCH = update(schema.state).values(updated_at=utc_now())
+_TOUCH = update(schema.state).values(updated_at=utc_now()).where(_STATE.id == 1)
 
 
 class Probe:
@@ -37,7 +37,8 @@ class Probe:
         if not self._database.is_doubtful and self._clock.monotonic() < self._due_at:
             return
         try:
-            self._database.write(_try_all if self._database.is_doubtful else _try_to_write)
+            work = _try_all if self._database.is_doubtful else fitness.refuse_read_only
+            self._database.write(work)
         except exc.DBAPIError as error:
             # Whoever has SQLite's lock is writing.
             if not failures.is_locked(error):
@@ -46,14 +47,9 @@ class Probe:
         self._due_at = self._clock.monotonic() + EVERY_SECONDS
 
 
-def _try_to_write(connection: Connection) -> None:
-    """Write no row: enough for a read-only database to refuse, and costs no transaction id."""
-    connection.execute(_TOUCH.where(_STATE.id < 0))
-
-
 def _try_all(connection: Connection) -> None:
     """Look for every table and column, and write a row, unless somebody else does."""
     for table in _TABLES:
         connection.execute(select(table).where(false()))
     if connection.scalar(_LOCK) is not None:
-        connection.execute(_TOUCH.where(_STATE.id == 1))
+        connection.execute(_TOUCH)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, exc, insert, select, update
 
-from events_app import event, expiry, resumption
+from events_app import event, expiry, fitness, resumption
 from events_app.columns import utc_now
 from events_app.database import Database
 from events_app.resumption import Start
@@ -120,6 +120,10 @@ def _connect(
     stored = _lock(connection, key)
     start = resumption.decide(connection, watcher, last_event_id, stored, limits.replay_rows)
     if key is None:
+        if last_event_id is not None and not start.resumed:
+            # Perhaps an old primary, which does not have what the client has heard of. With a
+            # client id this shows when the row is written.
+            fitness.refuse_read_only(connection)
         return start
     generation = 1 if stored is None else stored.generation + 1
     _take(connection, key, watcher, start, generation)

@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event, exc, text
 
-from events_app import failures, probe, schema, subscriptions
+from events_app import failures, fitness, probe, schema, subscriptions
 from events_app.database import Database
+from events_app.event import Cursor, Point
 from events_app.probe import Probe
-from tests import reused, statements
+from tests import reused, statements, subscribed
 from tests.manual_clock import ManualClock
 
 # Makes every transaction of a session refuse to write.
@@ -147,6 +148,23 @@ def test_a_session_that_refuses_to_write_is_not_kept(database: Database, engine:
     make_read_only(database, engine)
     for _ in range(2):
         with pytest.raises(exc.DBAPIError) as caught:
-            database.write(probe._try_to_write)
+            database.write(fitness.refuse_read_only)
         assert failures.is_read_only(caught.value.orig)
     assert len(sessions) == 2
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=True)
+def test_what_an_old_primary_does_not_have_starts_nobody_afresh(
+    database: Database, engine: str
+) -> None:
+    """Without a client id nothing else is written that would show that it is one."""
+    nameless = subscribed.watcher(client=None)
+    cursor = subscribed.connect(database, nameless)
+    point = Point(cursor.point.position + 5, 1)
+    ahead = Cursor.at(cursor.epoch, point, nameless.user_id, nameless.folder).text()
+    assert subscribed.connect(database, nameless, ahead).reason == "beyond the end"
+    make_read_only(database, engine)
+    with pytest.raises(exc.DBAPIError) as caught:
+        subscribed.connect(database, nameless, ahead)
+    assert failures.is_read_only(caught.value.orig)
+    assert subscribed.connect(database, nameless).reason == "no client id"
