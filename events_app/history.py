@@ -32,8 +32,7 @@ from sqlalchemy import (
 )
 
 from events_app import uri
-from events_app.columns import octets
-from events_app.schema import INDEXED_PATH_BYTES, INDEXED_PATH_CHARACTERS, journal, state
+from events_app.schema import INDEXED_PATH_CHARACTERS, IS_LONG, IS_SHORT, journal, state
 
 LOOK_ROWS = 10_000
 FEW = 2_000
@@ -120,7 +119,7 @@ def begun(connection: Connection, user_id: str, fs: str, path: str) -> int:
     kinds = {"from_path": ("create", "rename", "delete"), "to_path": ("rename",)}
     newest = 0
     for name, types in kinds.items():
-        for indexed in _indexed(journal.c[name], connection.dialect.name):
+        for indexed in _indexed(name, connection.dialect.name):
             query = select(func.max(journal.c.position)).where(
                 journal.c.user_id == user_id,
                 journal.c.fs == fs,
@@ -134,13 +133,9 @@ def begun(connection: Connection, user_id: str, fs: str, path: str) -> int:
     return newest
 
 
-def _indexed(name: ColumnElement[Any], dialect: str) -> Sequence[Sequence[ColumnElement[bool]]]:
+def _indexed(name: str, dialect: str) -> Sequence[Sequence[ColumnElement[bool]]]:
     """Say what must be added, by turns, so that an index over the paths serves: see `schema`."""
-    if dialect != "postgresql":
-        return [[]]
-    lengths = (octets(journal.c.from_path), octets(journal.c.to_path))
-    long = or_(*(length > INDEXED_PATH_BYTES for length in lengths))
-    return [[octets(name) <= INDEXED_PATH_BYTES], [long]]
+    return [[IS_SHORT[name]], [IS_LONG]] if dialect == "postgresql" else [[]]
 
 
 def page(connection: Connection, question: Question, before: int, rows: int) -> Page:
@@ -267,12 +262,11 @@ def _branches(question: Question, dialect: str) -> Sequence[ColumnElement[bool]]
 def _branches_of_path(user_id: str, path: str, dialect: str) -> list[ColumnElement[bool]]:
     whose = journal.c.user_id == user_id
     found = []
-    for name in (journal.c.from_path, journal.c.to_path):
-        indexed = [octets(name) <= INDEXED_PATH_BYTES] if dialect == "postgresql" else []
-        found += [and_(whose, each, *indexed) for each in _near(name, path, dialect)]
+    for name, is_short in IS_SHORT.items():
+        indexed = [is_short] if dialect == "postgresql" else []
+        found += [and_(whose, each, *indexed) for each in _near(journal.c[name], path, dialect)]
     if dialect == "postgresql":
-        lengths = (octets(journal.c.from_path), octets(journal.c.to_path))
-        found.append(and_(whose, or_(*(length > INDEXED_PATH_BYTES for length in lengths))))
+        found.append(and_(whose, IS_LONG))
     return found
 
 

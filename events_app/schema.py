@@ -105,14 +105,21 @@ Index(
 # batch. InnoDB indexes the beginning of a text, at most 3,072 bytes of a key.
 INDEXED_PATH_BYTES = 2_048
 INDEXED_PATH_CHARACTERS = 255
-_from_is_short = octets(journal.c.from_path) <= INDEXED_PATH_BYTES
-_to_is_short = octets(journal.c.to_path) <= INDEXED_PATH_BYTES
+# What the indexes over paths hold on PostgreSQL, by column, and what the one beside them holds:
+# a query must say the same to be served by them.
+IS_SHORT = {
+    column.name: octets(column) <= INDEXED_PATH_BYTES
+    for column in (journal.c.from_path, journal.c.to_path)
+}
+IS_LONG = (octets(journal.c.from_path) > INDEXED_PATH_BYTES) | (
+    octets(journal.c.to_path) > INDEXED_PATH_BYTES
+)
 Index(
     "file_event_journal_user_from",
     journal.c.user_id,
     journal.c.from_path,
     journal.c.position,
-    postgresql_where=_from_is_short,
+    postgresql_where=IS_SHORT["from_path"],
     mysql_length={"from_path": INDEXED_PATH_CHARACTERS},
     mariadb_length={"from_path": INDEXED_PATH_CHARACTERS},
 )
@@ -121,7 +128,7 @@ Index(
     journal.c.user_id,
     journal.c.to_path,
     journal.c.position,
-    postgresql_where=_to_is_short,
+    postgresql_where=IS_SHORT["to_path"],
     sqlite_where=journal.c.to_path.is_not(None),
     mysql_length={"to_path": INDEXED_PATH_CHARACTERS},
     mariadb_length={"to_path": INDEXED_PATH_CHARACTERS},
@@ -130,8 +137,7 @@ Index(
     "file_event_journal_user_long",
     journal.c.user_id,
     journal.c.position,
-    postgresql_where=(octets(journal.c.from_path) > INDEXED_PATH_BYTES)
-    | (octets(journal.c.to_path) > INDEXED_PATH_BYTES),
+    postgresql_where=IS_LONG,
     info={"only": "postgresql"},
 ).ddl_if(dialect="postgresql")
 
