@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from bench import fold_histories, worker
@@ -19,6 +18,7 @@ from bench.table import SPREAD, Table, number, ratio, spread
 from events_app import garbage, merge
 from events_app.event import Change
 from events_app.follower import RUN_CHANGES
+from tests import operations
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 # The clock is coarse: one sample folds a short history again and again.
@@ -35,9 +35,10 @@ SPEED = (
 )
 GROWTH = (
     "The same at other lengths: medians, and the time beside that of ten times fewer rows, which in"
-    " a flat history are of ten times fewer files. *No collector*: Python's garbage collector is"
-    " off while a run is folded. *A dict* keeps the last row of each file, which merges nothing"
-    " rightly: what no longer fits the processor's caches grows faster than the work even there."
+    " a flat history are of ten times fewer files. *A dict* keeps the last row of each file, which"
+    " merges nothing rightly: what no longer fits the processor's caches grows faster than the work"
+    " even there. *Operations*: of the interpreter, each row's share, and all of them beside those"
+    " of ten times fewer rows."
 )
 
 
@@ -50,13 +51,6 @@ class Kind(NamedTuple):
 
 def _again(run: list[Change]) -> list[Change]:
     return merge.fold(run, repeated=True)
-
-
-def _uncollected(run: list[Change]) -> list[Change]:
-    gc.disable()
-    folded = merge.fold(run)
-    gc.enable()
-    return folded
 
 
 def _last_of_each(run: list[Change]) -> dict[str, Change]:
@@ -76,10 +70,10 @@ KINDS = {
     "flat, a tenth of it the watcher's own": Kind(fold_histories.flat_with_own),
     "flat, second delivery": Kind(fold_histories.flat, _again),
     "nested folders, second delivery": Kind(fold_histories.nested, _again),
-    "flat, no collector": Kind(fold_histories.flat, _uncollected),
     "flat, a dict": Kind(fold_histories.flat, _last_of_each),
 }
-GROWING = ("flat", "nested folders", "flat, no collector", "flat, a dict")
+GROWING = ("flat", "nested folders", "flat, a dict")
+COUNTED = GROWING[:2]
 
 
 def measure(*, quick: bool) -> Table:
@@ -99,16 +93,32 @@ def measure_growth(*, quick: bool) -> Table:
     """Measure some kinds of history at all lengths."""
     sizes, rounds = (SIZES[:3], 1) if quick else (SIZES, 5)
     taken = {rows: _taken(GROWING, rows, rounds) for rows in sizes}
+    counted = {rows: {kind: [count_operations(kind, rows)] for kind in COUNTED} for rows in sizes}
     lines = []
-    for rows, of_kind in taken.items():
+    for rows in sizes:
         cells = [f"{rows:,}"]
-        for kind, seconds in of_kind.items():
-            tenth = taken.get(rows // 10)
-            grown = ratio(seconds, tenth[kind]) if tenth else ""
-            cells += [number(rows / statistics.median(seconds)), grown]
+        for kind, seconds in taken[rows].items():
+            cells.append(number(rows / statistics.median(seconds)))
+            cells.append(_grown(taken, kind, rows))
+        for kind, [count] in counted[rows].items():
+            cells.append(number(count / rows))
+            cells.append(_grown(counted, kind, rows))
         lines.append(cells)
-    columns = [cell for kind in GROWING for cell in (f"{kind}, rows/s", "growth")]
+    measured = [f"{kind}, rows/s" for kind in GROWING]
+    measured += [f"{kind}, operations" for kind in COUNTED]
+    columns = [cell for name in measured for cell in (name, "growth")]
     return Table("Fold by length", GROWTH, ("rows", *columns), lines)
+
+
+def count_operations(kind: str, rows: int) -> int:
+    """Count what the interpreter does to fold so many rows of a kind."""
+    run = _history(KINDS[kind], rows)
+    return operations.count(lambda: KINDS[kind].fold(run))
+
+
+def _grown(costs: Mapping[int, Mapping[str, Sequence[float]]], kind: str, rows: int) -> str:
+    tenth = costs.get(rows // 10)
+    return ratio(costs[rows][kind], tenth[kind]) if tenth else ""
 
 
 def _taken(kinds: Sequence[str], rows: int, rounds: int) -> dict[str, list[float]]:

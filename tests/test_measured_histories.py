@@ -1,4 +1,4 @@
-"""The histories that the fold's figures are taken from are valid and told, and folded rightly."""
+"""The histories that the fold is timed with are valid, told, folded rightly and in linear time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from events_app import merge
 from tests.client_tree import Tree
 
 ROWS = 200
+LONGER = 10
+# A little more than in proportion: never quadratic.
+MOST_GROWTH = 12
 RANDOM_ROWS = 40
 RANDOM_APPS = 100
 
@@ -46,6 +49,12 @@ def test_a_history_whose_fold_is_timed(name: str) -> None:
     fold.KINDS[name].write(app, ROWS)
     assert len(app.rows) >= ROWS
     check(app)
+
+
+@pytest.mark.parametrize("name", fold.KINDS)
+def test_ten_times_more_rows_cost_about_ten_times_more(name: str) -> None:
+    shorter, longer = (fold.count_operations(name, rows) for rows in (ROWS, LONGER * ROWS))
+    assert longer <= MOST_GROWTH * shorter
 
 
 def test_random_histories_whose_fold_is_counted() -> None:
