@@ -5,12 +5,20 @@ from gevent import monkey
 # Before any other import: psycopg that was imported unpatched would silently block the loop.
 monkey.patch_all()
 
+import sys
+
+# A reload runs this file again in the same master. All of our code is imported here and inherited
+# by the workers: they run what was there at the start or the last reload, never old beside new.
+for _name in [name for name in sys.modules if name.partition(".")[0] == "events_app"]:
+    del sys.modules[_name]
+
 import fcntl
+import functools
 import logging
 import os
 import resource
 import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +27,7 @@ from gevent.server import StreamServer
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import message
 
-from events_app import admission, errors, garbage, logs, settings, sidecar
+from events_app import admission, errors, garbage, logs, settings, sidecar, trial
 
 worker_class = "events_app.worker.Worker"
 # Otherwise every ended stream lingers for two seconds.
@@ -98,6 +106,18 @@ logconfig_dict = logs.config(_settings.log_format)
 worker_connections = _settings.max_streams + admission.MOST_WAITING + _OTHER_CONNECTIONS
 _descriptors = worker_connections + 1_000
 _raise_descriptor_limit()
+
+
+def on_starting(server: Any) -> None:
+    """Let a reload be tried first."""
+    server.reload = functools.partial(_reload_if_sound, server.reload, server.log)
+
+
+def _reload_if_sound(reload: Callable[[], None], log: Any) -> None:
+    if fault := trial.fault():
+        log.error("not reloaded, the workers go on as they are: %s", fault)
+        return
+    reload()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -95,9 +95,7 @@ class Sidecar:
         Raises `SettingsError` without a key, `DatabaseError` for a database that answers and
         cannot serve us. One that does not answer is waited for.
         """
-        settings.require_keys(self.settings)
-        self.refuse_blocking_driver()
-        self._refuse_unusable_database()
+        self.refuse_unfit()
         self._transacting = [gevent.spawn(self.tailer.run), gevent.spawn(self.ledger.run)]
         parts = [self._watch.run, self.revocation.run]
         parts += [self.keys.run] if isinstance(self.keys, Fetched) else []
@@ -107,6 +105,12 @@ class Sidecar:
         if self.database.is_postgresql:
             url = self.settings.listen_url or self.settings.database_url
             self._greenlets.append(gevent.spawn(listener.run, url, self.tailer.bell.set))
+
+    def refuse_unfit(self) -> None:
+        """Raise what `start` raises."""
+        settings.require_keys(self.settings)
+        self.refuse_blocking_driver()
+        self._refuse_unusable_database()
 
     def _refuse_unusable_database(self) -> None:
         try:

@@ -71,7 +71,9 @@ class Server:
         workers: int = 2,
         secret: str | None = None,
         application: str = "wsgi:app",
+        root: Path = ROOT,
     ) -> None:
+        self.root = root
         self.application = application
         self.secret = secret or secrets.token_urlsafe(48)
         self.port = free_port()
@@ -120,7 +122,7 @@ class Server:
                     *(f"--bind={each}" for each in self.binds),
                     *("--workers", str(self.workers), self.application),
                 ],
-                cwd=ROOT,
+                cwd=self.root,
                 env=self.environment,
                 pass_fds=[listener.fileno() for listener in listeners],
                 stdout=log,

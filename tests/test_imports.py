@@ -75,6 +75,7 @@ RINGS = (
         "complaint",
         "records",
         "app",
+        "trial",
         "worker",
     },
 )

@@ -178,6 +178,9 @@ def test_a_reload_ends_the_streams_cleanly_while_the_socket_keeps_accepting(
         process = draining.process
         assert process is not None
         process.send_signal(signal.SIGHUP)
+        # Before that it is tried whether new workers would start.
+        booting = 2 * draining.workers
+        eventually(lambda: draining.log.read_text().count("Booting worker") == booting)
         ends = read_to_the_end(readers, time.monotonic())
         eventually(lambda: old.isdisjoint(draining.worker_pids()), what="only new workers")
         knocking.stop()
@@ -305,6 +308,17 @@ def told_until(reader: Reader, path: str) -> list[str]:
     while path not in told:
         told += [change["from"] for change in reader.changes(1)]
     return told
+
+
+def test_a_reload_waits_for_no_database(distant: Distant) -> None:
+    """New workers do, as at a start."""
+    old = set(distant.server.worker_pids())
+    process = distant.server.process
+    assert process is not None
+    with away(distant.line, "cut"):
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: old.isdisjoint(distant.server.worker_pids()), what="only new workers")
+    eventually(distant.server.is_ready)
 
 
 def test_streams_outlive_a_database_that_is_away_and_hear_what_happened(
