@@ -3,7 +3,8 @@
 Theory of operation
     Wherever the client was interrupted, its tree differs from the server's only at and below paths
     that the run's changes name. So the last word on each of them is enough: `delete` what is not
-    there any more, `create` what is, and let the client look it up. A word on a path is no longer
+    there any more, `create` what is, and let the client look it up. A client leaves alone what has
+    another id, and so a `delete` is said of everyone who stood there. A word on a path is no longer
     needed after a later one on the same path, or after a folder above it was created or deleted.
     Words on what is in a folder that moves go along with it.
     What the watcher did itself moves the words about what it moved, and removes those about what
@@ -23,14 +24,24 @@ from events_app.event import Change
 
 
 class _Node:
-    """The last word on one path, if there is one, and the paths below it."""
+    """The last word on one path, if there is one, and the paths below it.
 
-    __slots__ = ("below", "number", "word")
+    `ends` are the deletes of all that has stood there, by file id.
+    """
+
+    __slots__ = ("below", "ends", "number", "word")
 
     def __init__(self) -> None:
         self.below: dict[str, _Node] = {}
+        self.ends: dict[str, Change] = {}
         self.word: Change | None = None
         self.number = 0
+
+    def words(self) -> Iterable[Change]:
+        """List what is to be said: of a place that is empty, the end of whoever stood there."""
+        if self.word is None:
+            return ()
+        return self.ends.values() if self.word.type == "delete" else (self.word,)
 
 
 def last_words(run: Iterable[Change]) -> list[Change]:
@@ -53,6 +64,8 @@ def _rename(root: _Node, change: Change, number: int) -> None:
     _say(root, Change("create", change.file_id, change.to_path), number + 1)
     if moved is not None:
         _reach(root, change.to_path.split("/")).below = moved.below
+        left = _reach(root, change.from_path.split("/"))
+        left.ends = moved.ends | left.ends
 
 
 def _say(root: _Node, word: Change, number: int) -> None:
@@ -61,6 +74,8 @@ def _say(root: _Node, word: Change, number: int) -> None:
         return
     if word.type in {"create", "delete"}:
         node.below.clear()
+    if word.type == "delete":
+        node.ends[word.file_id] = word
     node.word, node.number = word, number
 
 
@@ -98,6 +113,6 @@ def _said(root: _Node) -> Iterator[tuple[int, int, Change]]:
     while waiting:
         path, node, after = waiting.pop()
         number = max(node.number, after)
-        if node.word is not None:
-            yield number, len(path), node.word._replace(from_path=path)
+        for word in node.words():
+            yield number, len(path), word._replace(from_path=path)
         waiting += [(f"{path}/{name}", below, number) for name, below in node.below.items()]

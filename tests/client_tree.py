@@ -25,19 +25,27 @@ class Tree:
 
     A strict tree holds that every step names a path that is there, and a place whose folder is. One
     that is not strict is a client that may hear things twice: what it does not have it need not
-    remove, and what it is told of it looks up at the server later.
+    remove, and what it is told of it looks up at the server later. One that checks ids leaves alone
+    what has another id than the one that is to be moved or removed.
     """
 
-    def __init__(self, files: Iterable[tuple[str, str]] = (), *, strict: bool = True) -> None:
+    def __init__(
+        self,
+        files: Iterable[tuple[str, str]] = (),
+        *,
+        strict: bool = True,
+        checks_ids: bool = False,
+    ) -> None:
         self.entries = {path: Entry(file_id) for path, file_id in files}
         self.strict = strict
+        self.checks_ids = checks_ids
         self.steps = 0
 
     def __repr__(self) -> str:
         return f"Tree({list(self.ids().items())})"
 
-    def copy(self, *, strict: bool = True) -> Tree:
-        made = Tree(strict=strict)
+    def copy(self, *, strict: bool = True, checks_ids: bool = False) -> Tree:
+        made = Tree(strict=strict, checks_ids=checks_ids)
         made.entries = dict(self.entries)
         made.steps = self.steps
         return made
@@ -54,7 +62,7 @@ class Tree:
             elif change.type == "modify":
                 self._write(change)
             elif change.type == "delete":
-                self._remove(change.from_path)
+                self._take(change)
             else:
                 self._rename(change)
         return self
@@ -71,12 +79,19 @@ class Tree:
         self.entries[change.from_path] = entry
 
     def _rename(self, change: Change) -> None:
-        moved = self._remove(change.from_path)
+        moved = self._take(change)
         self._remove(change.to_path)
         if not moved:
             self.entries[change.to_path] = Entry(change.file_id, dirty=True, content=self.steps)
         for path, entry in moved.items():
             self.entries[change.to_path + path[len(change.from_path) :]] = entry
+
+    def _take(self, change: Change) -> dict[str, Entry]:
+        """Remove what `change` is about."""
+        there = self.entries.get(change.from_path)
+        if self.checks_ids and there is not None and there.file_id != change.file_id:
+            return {}
+        return self._remove(change.from_path)
 
     def _remove(self, path: str) -> dict[str, Entry]:
         found = self.at_or_below(path)

@@ -304,6 +304,17 @@ def test_in_a_second_delivery_nothing_that_was_deleted_goes_unsaid() -> None:
     assert merge.fold([create("/a"), delete("/a")], repeated=True) == [delete("/a")]
 
 
+@pytest.mark.parametrize("last", [delete("/a", "2"), rename("/a", "/b", "2")])
+def test_in_a_second_delivery_the_end_of_everyone_who_stood_there_is_told(last: Change) -> None:
+    """A client that compares ids would keep the first one, and has the second if it heard of it."""
+    history = [delete("/a", "1"), create("/a", "2"), last]
+    told = merge.fold(history, repeated=True)
+    assert [each for each in told if each.from_path == "/a"] == [
+        delete("/a", "1"),
+        delete("/a", "2"),
+    ]
+
+
 def test_a_repeated_rename_that_stays_a_rename_would_not_heal() -> None:
     """Why a second delivery has no renames: this one moves the new /a over /b."""
     history = [rename("/a", "/b"), create("/a", "2")]

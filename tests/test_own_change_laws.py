@@ -15,9 +15,12 @@ def own_of(run: list[Change]) -> list[Change]:
     return [row for row in run if row.own]
 
 
-@given(histories.shared)
+@given(histories.shared, st.booleans())
 @law
-def test_law_8_with_own_changes_it_leads_to_the_same_state(history: History) -> None:
+def test_law_8_with_own_changes_it_leads_to_the_same_state(
+    history: History,
+    checks_ids: bool,  # noqa: FBT001 -- hypothesis hands it over by its place
+) -> None:
     """Own rows are done already when the others come.
 
     What the watcher deleted and others had saved before comes again as `create` of the uppermost
@@ -25,7 +28,7 @@ def test_law_8_with_own_changes_it_leads_to_the_same_state(history: History) -> 
     """
     client, server = history.before.copy(), history.before.copy()
     for run in history.runs():
-        client.apply(own_of(run)).strict = False
+        client = client.apply(own_of(run)).copy(strict=False, checks_ids=checks_ids)
         client.apply(merge.fold(run))
         server.apply(run)
         assert client.look_up_dirty(server).ids() == server.ids()
@@ -47,7 +50,14 @@ def test_law_8_with_own_changes_no_content_of_others_is_lost(history: History) -
         client = server.settle().copy()
 
 
-@given(histories.shared, histories.numbers, histories.numbers, histories.numbers, st.booleans())
+@given(
+    histories.shared,
+    histories.numbers,
+    histories.numbers,
+    histories.numbers,
+    st.booleans(),
+    st.booleans(),
+)
 @law
 def test_law_8_a_second_delivery_with_own_changes_heals(
     history: History,
@@ -55,6 +65,7 @@ def test_law_8_a_second_delivery_with_own_changes_heals(
     told: int,
     start: int,
     looked: bool,  # noqa: FBT001 -- hypothesis hands it over by its place
+    checks_ids: bool,  # noqa: FBT001 -- as above
 ) -> None:
     """It begins with any run, and the last one had been told in part."""
     runs = history.runs()
@@ -64,7 +75,10 @@ def test_law_8_a_second_delivery_with_own_changes_heals(
         client.apply(run)
     server = client.copy().apply(runs[-1])
     client = client.settle().copy(strict=False)
-    client.apply(own_of(runs[-1])).apply(merge.fold(runs[-1])[:told])
+    client = client.apply(own_of(runs[-1])).copy(strict=False, checks_ids=checks_ids)
+    folded = merge.fold(runs[-1])
+    # A client that goes by ids applies batches whole.
+    client.apply(folded if checks_ids else folded[:told])
     if looked:
         client.look_up_dirty(server)
     first = start % len(runs)
