@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 class Tree:
     """Entries by path.
 
-    A strict tree holds that every step names a path that is there, and a place whose folder is. One
+    A strict tree holds that every step names what is there, and a place whose folder is. One
     that is not strict is a client that may hear things twice: what it does not have it need not
     remove, and what it is told of it looks up at the server later. One that checks ids leaves alone
     what has another id than the one that is to be moved or removed.
@@ -68,7 +68,8 @@ class Tree:
         return self
 
     def _check(self, change: Change) -> None:
-        assert change.type == "create" or change.from_path in self.entries, change
+        there = self.entries.get(change.from_path)
+        assert change.type == "create" or (there and there.file_id == change.file_id), change
         if change.type in {"create", "rename"}:
             folder = (change.to_path or change.from_path).rpartition("/")[0]
             assert not folder or folder in self.entries, change
