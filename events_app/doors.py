@@ -14,7 +14,17 @@ from msgspec import Struct
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, RequestTimeout
 
-from events_app import api, append, asking, errors, recall, shapes, sse, submission, writing
+from events_app import (
+    api,
+    append,
+    asking,
+    errors,
+    pieces,
+    recall,
+    shapes,
+    sse,
+    writing,
+)
 from events_app.parameter import Parameter
 from events_app.settings import Settings
 
@@ -306,7 +316,7 @@ The body is a JSON array of changes, or has a change in each line, of which blan
 skipped. It is UTF-8 without a byte order mark, and not compressed. It holds at most
 {settings.append_max_rows:,} changes (`EVENTS_APPEND_MAX_ROWS`) and {settings.append_max_bytes:,}
 bytes (`EVENTS_APPEND_MAX_BYTES`), also if it comes in chunks. One change has at most
-{submission.MAX_CHANGE_CHARACTERS:,} characters, a path at most 4,096 bytes.""",
+{pieces.MAX_CHANGE_CHARACTERS:,} characters, a path at most 4,096 bytes.""",
         parameters=(asking.CLIENT_ID, append.WAIT),
         headers_only=True,
         bodies=tuple(append.FORMS),

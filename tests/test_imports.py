@@ -14,7 +14,7 @@ import events_app
 RINGS = (
     {"errors", "clock", "kinds", "settings", "uri", "event", "intake", "scope"}
     | {"merge", "tree", "forest", "telling", "rings", "retelling"}
-    | {"sse", "window", "chronicle", "tally", "listing", "ending", "logs", "moment"}
+    | {"sse", "window", "chronicle", "tally", "listing", "ending", "logs", "moment", "pieces"}
     | {"__init__"},
     {
         "columns",

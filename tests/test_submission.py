@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events_app import errors, intake, outbox, submission
+from events_app import errors, intake, outbox, pieces, submission
 from events_app.submission import Author, Form
 
 USER = Author("42", None)
@@ -296,7 +296,7 @@ def test_a_key_that_comes_twice_is_found_in_one_pass() -> None:
     """There are 14,000 in the longest change; each against each took two seconds of everybody's."""
     names = [Name(number) for number in range(1_000)]
     with pytest.raises(ValueError, match="the key '999' comes twice"):
-        submission._without_repetition([(name, 0) for name in [*names, Name(999)]])
+        pieces._without_repetition([(name, 0) for name in [*names, Name(999)]])
     assert Name.comparisons < len(names)
 
 
