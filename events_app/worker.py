@@ -5,6 +5,8 @@ Theory of operation
     This one takes it for a SIGTERM: streams are told, cursors stored, and the port is free soon.
     When gunicorn's worker stops to listen, whom the kernel has let in and nobody has taken yet
     gets a reset. This one takes everybody first.
+    Browsers and balancers connect ahead, and say nothing for minutes. gunicorn's worker waits for
+    their requests until it is killed; this one, once it leaves, for a second.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import socket
 from typing import Any
 
+import gevent
 import gevent.socket
 from gevent import monkey
 from gevent.server import StreamServer
@@ -61,6 +64,30 @@ class Name:
         return self._name
 
 
+class Silent:
+    """The connections on which no request has come yet, each by the greenlet that reads it."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._connections: dict[object, Any] = {}
+        self._known: frozenset[object] = frozenset()
+
+    def add(self, reader: object, connection: Any) -> None:
+        """Wait for its request."""
+        self._connections[reader] = connection
+
+    def discard(self, reader: object) -> None:
+        """Its request is there, or the connection has ended."""
+        self._connections.pop(reader, None)
+
+    def part(self) -> None:
+        """End those that were silent at the call before, too: their readers find an end."""
+        for reader in self._known & self._connections.keys():
+            with contextlib.suppress(OSError):
+                self._connections[reader].shutdown(socket.SHUT_RDWR)
+        self._known = frozenset(self._connections)
+
+
 class Worker(ggevent.GeventWorker):  # type: ignore[misc] # gunicorn has no types
     """One process that serves streams."""
 
@@ -72,11 +99,22 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc] # gunicorn has no type
         # The only way to bring one's own: gunicorn makes it under this name.
         ggevent.StreamServer = Acceptor
         self._names = {listening: Name(listening) for listening in self.sockets}
+        self._silent = Silent()
         super().run()
 
     def handle(self, listening: Any, client: Any, address: Any) -> None:
         """Serve one connection."""
-        super().handle(self._names[listening], client, address)
+        reader = gevent.getcurrent()
+        self._silent.add(reader, client)
+        try:
+            super().handle(self._names[listening], client, address)
+        finally:
+            self._silent.discard(reader)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Answer one request."""
+        self._silent.discard(gevent.getcurrent())
+        super().handle_request(listener_name, req, sock, addr)
 
     def notify(self) -> None:
         """Say that this worker lives, once a second; begin to leave when the master does not."""
@@ -85,4 +123,6 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc] # gunicorn has no type
             self.log.error("the master is gone, and so this worker ends")
             self.ppid = parent
             self.alive = False
+        if not self.alive:
+            self._silent.part()
         super().notify()

@@ -11,7 +11,7 @@ import gevent
 import gevent.socket
 import pytest
 
-from events_app.worker import Acceptor, Name
+from events_app.worker import Acceptor, Name, Silent
 
 WAITING = 5
 ANSWER = b"yes"
@@ -71,3 +71,33 @@ def test_a_second_close_changes_nothing(listening: Any) -> None:
     server.close()
     server.close()
     assert server.closed
+
+
+def test_who_says_nothing_is_left_at_the_second_look_and_who_asks_is_not() -> None:
+    silent = Silent()
+    with contextlib.ExitStack() as stack:
+        here, there = zip(
+            *(map(stack.enter_context, socket.socketpair()) for _ in "abc"), strict=True
+        )
+        for reader, connection in enumerate(here[:2]):
+            silent.add(reader, connection)
+        silent.part()
+        silent.add(2, here[2])  # one that has only just come
+        silent.discard(0)
+        silent.part()
+        for each in there:
+            each.settimeout(0)
+        assert there[1].recv(1) == b""
+        for each in (there[0], there[2]):
+            with pytest.raises(BlockingIOError):
+                each.recv(1)
+
+
+def test_a_connection_that_is_gone_is_none_to_leave() -> None:
+    silent = Silent()
+    here, there = socket.socketpair()
+    silent.add("reader", here)
+    silent.part()
+    here.close()
+    there.close()
+    silent.part()

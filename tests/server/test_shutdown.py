@@ -30,6 +30,8 @@ STREAMS = 50
 DRAIN_SECONDS = 1.0
 # What the protocol's bar allows beyond the drain.
 MARGIN_SECONDS = 3.0
+# After so long gunicorn kills who has not ended; gunicorn.conf.py says it.
+KILL_SECONDS = DRAIN_SECONDS + 15
 USER = "42"
 # Enough for some to wait in the kernel's queue at any time.
 CROWD = 12
@@ -73,6 +75,17 @@ def read_to_the_end(readers: list[Reader], signalled_at: float) -> list[End]:
     for thread in threads:
         thread.join()
     return ends
+
+
+def test_a_connection_that_says_nothing_holds_no_stop_up(draining: Server) -> None:
+    """As a browser opens them ahead. It is ended, and those that ask are answered before."""
+    with draining.connect() as silent, Reader(draining) as reader:
+        reader.expect("subscribed")
+        signalled_at = time.monotonic()
+        draining.stop()
+        assert time.monotonic() - signalled_at < KILL_SECONDS / 2
+        reader.expect("reconnect-required")
+        assert silent.recv(1) == b""
 
 
 def open_streams(server: Server, stack: contextlib.ExitStack) -> list[Reader]:
