@@ -17,6 +17,7 @@ from events_app import (
     append,
     auth,
     cli,
+    console,
     openapi,
     recall,
     settings,
@@ -49,6 +50,7 @@ def create_app(configured: Settings | None = None) -> Flask:
     app.register_blueprint(recall.doors)
     status.install(app)
     openapi.install(app)
+    console.install(app)
     cli.install(app)
     if configured.cors_origins:
         _allow_origins(app, configured.cors_origins, with_cookies=configured.token_in_cookie)

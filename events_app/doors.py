@@ -18,6 +18,7 @@ from events_app import (
     api,
     append,
     asking,
+    console,
     errors,
     pieces,
     recall,
@@ -406,6 +407,20 @@ _METRICS = Door(
     " [operate](../how-to/operate.md). Needs no token.",
     answers=(Answer(200, "Text for Prometheus.", media=CONTENT_TYPE_LATEST.partition(";")[0]),),
 )
+_PAGE_HEADERS = {**console.HEADERS, "ETag": None, console.POLICY_HEADER: None}
+_CONSOLE = Door(
+    name="console",
+    method="GET",
+    path=console.PATH,
+    heading="Console",
+    text="A page for people: the stream and the history of one folder, and how the connection is."
+    " It asks for a token, and asks these doors with it as any client does; see"
+    " [console](../how-to/console.md). Needs no token itself.",
+    answers=(
+        Answer(200, "The page.", media=console.MEDIA, headers=_PAGE_HEADERS),
+        Answer(304, "Still the one whose `ETag` is in `If-None-Match`.", None, "", _PAGE_HEADERS),
+    ),
+)
 _DOCUMENT = Door(
     name="document",
     method="GET",
@@ -430,5 +445,6 @@ def table(settings: Settings) -> tuple[Door, ...]:
         _HEALTHZ,
         _READYZ,
         _METRICS,
+        _CONSOLE,
         _DOCUMENT,
     )

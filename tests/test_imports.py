@@ -63,6 +63,7 @@ RINGS = (
         "recall",
         "submission",
         "append",
+        "console",
         "doors",
         "openapi",
         "tour",

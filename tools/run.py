@@ -136,6 +136,8 @@ def _what_now(port: int, environment: Mapping[str, str]) -> str:
             "1. In another terminal, watch the files of that user:",
             f"  {shlex.join(stream)}",
             "",
+            f"   The same in a browser, with that token: http://{HOST}:{port}/console",
+            "",
             "2. In a third one, change a file by one INSERT. It shows when all is quiet for 5 s:",
             f"  {_sql_line(environment)}",
             "",

@@ -22,10 +22,16 @@ def curl() -> list[str]:
 def node() -> list[str]:
     """Return the command that reads with npm's eventsource; installs it by its lock file."""
     folder = HERE / "node"
+    packages(folder)
+    return [_program("node"), str(folder / "read.mjs")]
+
+
+def packages(folder: Path) -> Path:
+    """Install what the lock file of npm in `folder` names, and return where it is."""
     installed, lock = folder / "node_modules" / ".package-lock.json", folder / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         _make([_program("npm"), "ci"], folder)
-    return [_program("node"), str(folder / "read.mjs")]
+    return installed.parent
 
 
 def go(folder: Path) -> list[str]:

@@ -228,6 +228,15 @@ def test_pages_and_history_get_through(server: Proxied) -> None:
         assert client.get(f"{server.events_url}x").status_code == httpx.codes.NOT_FOUND
 
 
+@pytest.mark.parametrize("path", ["/console", "/metrics", "/healthz", "/readyz"])
+def test_what_is_for_those_who_run_it_is_not_published(server: Proxied, path: str) -> None:
+    """It is there, and nginx does not let it through."""
+    assert httpx.get(server.url + path).status_code == httpx.codes.OK
+    published = httpx.get(server.nginx.url + path, verify=server.nginx.trust)
+    assert published.status_code == httpx.codes.NOT_FOUND
+    assert "nginx" in published.text
+
+
 def test_no_log_holds_a_token_of_the_query(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a stream that breaks, one that ends, and one that meets nobody behind nginx."""
     server = start(EVENTS_TOKEN_IN_QUERY="true")

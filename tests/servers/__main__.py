@@ -76,7 +76,7 @@ def status() -> int:
 
 
 def ensure_toolchains() -> int:
-    """See that nginx, PHP, Go and Node.js are there, as root install them."""
+    """See that nginx, PHP, Go, Node.js and Chromium are there, as root install them."""
     lines = toolchains.ensure()
     for good, line in lines:
         print(f"{'ok     ' if good else 'MISSING'}  {line}")

