@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import gevent.socket
 from flask import Flask
 from flask_cors import CORS
+from gunicorn.http import wsgi
 
 from events_app import (
     answers,
@@ -24,6 +26,7 @@ from events_app import (
     sidecar,
     status,
 )
+from events_app.line import Line
 from events_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -108,8 +111,22 @@ class ShallowStreams:
         if not begun[0].startswith("200"):  # something failed after the stream was admitted
             frames.close()
             return body
+        line = _line(start_response, environ.get("gunicorn.socket"))
+        if line is not None:
+            frames.may_write_past(line)
         _forget_request(environ)
         return frames
+
+
+def _line(start_response: StartResponse, connection: object) -> Line | None:
+    """Find the way past gunicorn; None where something else may stand between it and the client.
+
+    TLS, HTTP/2, another server and a middleware that answers in its own name are such things.
+    """
+    response: Any = getattr(start_response, "__self__", None)
+    if type(response) is not wsgi.Response or type(connection) is not gevent.socket.socket:
+        return None
+    return Line(connection, response, is_chunked=response.chunked)
 
 
 def _forget_request(environ: WSGIEnvironment) -> None:

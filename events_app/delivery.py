@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -44,6 +44,14 @@ FLUSH_MARKS = 200
 RETRY_SECONDS = 2.0
 
 
+Written = tuple[float, int, bool]
+
+
+def written(now: float, position: int, *, change: bool) -> Written:
+    """Make what is noted of a frame that is written at `now` (monotonic seconds)."""
+    return float(int(now) + 1), position, change
+
+
 @dataclass(slots=True)
 class Delivery:
     """What one connection wrote and what of it has arrived.
@@ -63,7 +71,7 @@ class Delivery:
     store_at: float = 0.0
     dirty: bool = False
     writing: bool = False
-    written: list[tuple[float, int, bool]] = field(default_factory=list)
+    written: tuple[Written, ...] = ()
 
     def sending(self, upto: int) -> None:
         """Note that a frame that tells of rows up to this position is about to be written."""
@@ -80,10 +88,25 @@ class Delivery:
         last = self.written[-1][1] if self.written else self.position
         if position == last and not change and self.state != schema.NEW:
             return
-        second = float(int(now) + 1)
-        if self.written and self.written[-1][0] == second:
-            change = self.written.pop()[2] or change
-        self.written.append((second, position, change))
+        note = written(now, position, change=change)
+        if self.written and self.written[-1][0] == note[0]:
+            note = (*note[:2], self.written[-1][2] or change)
+        self._note(note)
+
+    def _note(self, note: Written) -> None:
+        before = self.written
+        if before and before[-1][0] == note[0]:
+            before = before[:-1]
+        self.written = (*before, note)
+
+    def heard(self, note: Written) -> bool:
+        """Note a change whose writing took no time; tell whether proof was awaited before.
+
+        It is `sending` and `wrote` in one, for thousands at once: `close` sees what was sent.
+        """
+        awaited_proof = self.awaits_proof
+        self._note(note)
+        return awaited_proof and self.state != schema.NEW
 
     @property
     def awaits_proof(self) -> bool:
@@ -104,7 +127,8 @@ class Delivery:
         if not is_due or self.peer.has_left():
             return
         while self.written and self.written[0][0] <= due:
-            _, self.position, change = self.written.pop(0)
+            (_, self.position, change), *rest = self.written
+            self.written = tuple(rest)
             self.dirty = self.dirty or change
 
     def close(self, handled: int) -> None:
@@ -117,7 +141,7 @@ class Delivery:
             self.state = schema.LIVE
         if not self.written and not self.writing:
             self.position = max(self.position, handled)
-        self.sent = max(self.sent, self.position)
+        self.sent = max([self.sent, self.position, *(upto for _, upto, _ in self.written)])
 
     def mark(self, *, ended: bool) -> Mark:
         """Make the standing to store."""
@@ -161,7 +185,15 @@ class Ledger:
         """Note a written frame; the first one makes the ledger look sooner."""
         delivery.wrote(self._clock.monotonic(), position, change=change)
         if delivery.awaits_proof:
-            self._unproven[id(delivery)] = delivery
+            self._watch(delivery)
+
+    def heard(self, delivery: Delivery, note: Written) -> None:
+        """Note a change whose writing took no time."""
+        if not delivery.heard(note):
+            self._watch(delivery)
+
+    def _watch(self, delivery: Delivery) -> None:
+        self._unproven[id(delivery)] = delivery
         if delivery.state == schema.NEW:
             self._bell.set()
 

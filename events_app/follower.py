@@ -90,6 +90,16 @@ class Follower:
         """Tell whether the run must be taken before anything more is read."""
         return len(self._run) >= self._most or self._characters >= RUN_CHARACTERS
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Tell whether nothing that was read waits to be taken."""
+        return not self._run and self._page is None and self.end is None
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Tell whether it is at rest, and everything was read that there is."""
+        return self.is_at_rest and not self._has_more()
+
     def advance(self) -> bool:
         """Take what can be had without SQL into the run; tell whether there was anything."""
         if self.end is not None or not self._is_in_epoch():

@@ -28,7 +28,15 @@ def over(things: Iterable[T], each_pass: int) -> Iterator[T]:
 
     What others change meanwhile, such as that one of them is gone, is the caller's to look at.
     """
-    for number, thing in enumerate(list(things), start=1):
-        yield thing
-        if number % each_pass == 0:
+    for some in parts(things, each_pass):
+        yield from some
+
+
+def parts(things: Iterable[T], each_pass: int) -> Iterator[list[T]]:
+    """Yield `things` as they are now in parts of so many; after each such part others may run."""
+    everything = list(things)
+    for first in range(0, len(everything), each_pass):
+        part = everything[first : first + each_pass]
+        yield part
+        if len(part) == each_pass:
             pause()

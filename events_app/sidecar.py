@@ -33,7 +33,9 @@ from events_app.admission import Admission, Caps
 from events_app.clock import SystemClock
 from events_app.database import Database
 from events_app.delivery import Ledger
+from events_app.herald import Herald
 from events_app.jwks import Fetched
+from events_app.line import Line
 from events_app.peers import Peer, Watch
 from events_app.revocation import Revocation
 from events_app.scope import Watcher
@@ -75,6 +77,14 @@ class Sidecar:
         self.revocation = Revocation(revocation.installed(), configured.token_recheck_seconds)
         self.admission = Admission(_caps(configured), self.clock, self.tally)
         self.writing = Writing(self.database, self.tailer, self.clock)
+        self._herald = Herald(
+            self.database,
+            self.tailer,
+            self.clock,
+            self.tally,
+            configured.debounce_seconds,
+            configured.debounce_max_seconds,
+        )
         self._watch = Watch()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self._transacting: list[gevent.Greenlet[..., Any]] = []
@@ -86,6 +96,7 @@ class Sidecar:
             _pace(configured),
             self.tally,
             self._run_aside,
+            self._herald,
         )
         self._turns = BoundedSemaphore(database.STREAMS_AT_ONCE)
 
@@ -97,7 +108,7 @@ class Sidecar:
         """
         self.refuse_unfit()
         self._transacting = [gevent.spawn(self.tailer.run), gevent.spawn(self.ledger.run)]
-        parts = [self._watch.run, self.revocation.run]
+        parts = [self._watch.run, self._herald.run, self.revocation.run]
         parts += [self.keys.run] if isinstance(self.keys, Fetched) else []
         self._greenlets = [*self._transacting, *map(gevent.spawn, parts)]
         self._greenlets.append(gevent.spawn(upkeep.run, self.database, self.settings, self.tally))
@@ -283,6 +294,10 @@ class Admitted(Iterable[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         """Give the server the frames themselves: one iterator less between it and a stream."""
         return self._frames
+
+    def may_write_past(self, line: Line) -> None:
+        """Let frames be written by `line` while the server waits for the next one."""
+        self._stream.may_write_past(line)
 
     def close(self) -> None:
         """End the stream and count it out."""

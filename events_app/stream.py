@@ -14,6 +14,9 @@ Rules
     - Nothing is told after the end of the watched folder but `reconnect-required`, whose `id` does
       not resume. When that and every other end comes, `ending` says.
     - It never ends because the database is away.
+    - Where it stands with others, it is told with them (`audience`), and its greenlet only waits.
+      Others write for it while it waits, and at no other time: nothing comes between the bytes of a
+      frame.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import NamedTuple
 from gevent.event import Event
 
 from events_app import chronicle, ending, schema, sharing, sse, subscriptions
+from events_app.audience import Audience, Kind, Telling
 from events_app.chronicle import Chronicle
 from events_app.clock import Clock
 from events_app.database import Database
@@ -32,6 +36,8 @@ from events_app.delivery import Delivery, Ledger
 from events_app.ending import Ending
 from events_app.event import Cursor, Point
 from events_app.follower import Follower
+from events_app.herald import Herald
+from events_app.line import Line
 from events_app.peers import Peer
 from events_app.resumption import Start
 from events_app.scope import Watcher
@@ -67,6 +73,7 @@ class Surroundings(NamedTuple):
     pace: Pace
     tally: Tally
     run_aside: Callable[[Callable[[], None]], object]
+    herald: Herald
 
 
 class Request(NamedTuple):
@@ -83,6 +90,7 @@ class Stream:
 
     __slots__ = (
         "_around",
+        "_audience",
         "_bell",
         "_busy",
         "_chronicle",
@@ -91,13 +99,17 @@ class Stream:
         "_ending",
         "_epoch",
         "_follower",
+        "_heard",
+        "_is_idle",
         "_keep_alive",
+        "_line",
         "_peer",
         "_repeated_upto",
         "_request",
         "_retry_at",
         "_said",
         "_start",
+        "_unfinished",
         "_written_at",
     )
 
@@ -110,6 +122,11 @@ class Stream:
         self._bell = Event()
         self._closed = False
         self._follower: Follower | None = None
+        self._audience: Audience | None = None
+        self._line: Line | None = None
+        self._unfinished: tuple[Telling, bytes] | None = None
+        self._is_idle = False
+        self._heard = 0
         self._delivery: Delivery | None = None
         self._start: Start | None = None
         self._epoch = self._repeated_upto = 0
@@ -132,22 +149,26 @@ class Stream:
     def stop(self, *, late: bool = False) -> None:
         """End soon: the server is shutting down; `late`: it was, when this stream came."""
         if self._ending.stop(self._now(), self._around.pace.drain, late=late):
-            self._bell.set()
+            self.wake()
 
     def withdraw(self) -> None:
         """End at once and tell nothing more: what permitted it is gone."""
         self._ending.withdraw(self._now())
-        self._bell.set()
+        self.wake()
 
     def revoke(self) -> None:
         """End at once: its token was revoked."""
         self._ending.revoke(self._now())
-        self._bell.set()
+        self.wake()
 
     def peer_closed(self) -> None:
         """End at once: nobody listens."""
         self._closed = True
-        self._bell.set()
+        self.wake()
+
+    def may_write_past(self, line: Line) -> None:
+        """Let others write frames by `line` while the greenlet of this stream waits."""
+        self._line = line
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -157,14 +178,13 @@ class Stream:
 
         Where nothing of its user's lies between them, it lags behind nothing.
         """
-        follower = self._follower
+        follower = self._audience or self._follower
         if follower is None:
             return 0
-        tailer, read = self._around.tailer, follower.read
-        is_told = follower.safe == read
-        if is_told and tailer.is_silent_after(self.watcher.owner_id, read.position):
+        tailer, read, safe = self._around.tailer, follower.read, self._safe()
+        if safe == read and tailer.is_silent_after(self.watcher.owner_id, read.position):
             return 0
-        return max(0, tailer.end.position - follower.safe.position)
+        return max(0, tailer.end.position - safe.position)
 
     def frames(self) -> Generator[bytes]:
         """Yield the frames until the end; close the generator when the peer is gone."""
@@ -176,20 +196,35 @@ class Stream:
                     yield from self._last_frame()
                     why = self._ending.reason.name.lower()
                     return
-                self._around.clock.wait(self._bell, self._pause())
-                self._bell.clear()
+                self._wait()
         finally:
+            self._is_idle = False
             if self._closed and why == chronicle.DROPPED:
                 why = chronicle.CLIENT_LEFT
             self._chronicle.ends(why, self._now())
             self._closed = True
+            handled = self._safe().position
+            if self._audience is not None:
+                self._audience.remove(self)
             if self._follower is not None:
                 self._around.tailer.remove_bell(self.watcher.owner_id, self._bell)
             if self._delivery is not None:
-                self._around.ledger.close(self._delivery, self._safe().position)
+                self._around.ledger.close(self._delivery, handled)
+
+    def _wait(self) -> None:
+        """Wait until something is to be done; only meanwhile may others write for this greenlet."""
+        self._join()
+        self._is_idle = True
+        self._around.clock.wait(self._bell, self._pause())
+        self._is_idle = False
+        self._bell.clear()
 
     def _due_frames(self) -> Iterator[bytes]:
-        if self._follower is None:
+        if self._unfinished is not None:
+            self._finish(*self._unfinished)
+        if self._audience is not None:
+            self._keep_up(self._audience)
+        elif self._follower is None:
             yield from self._begin()
         if self._follower is not None:
             yield from self._follow(self._follower)
@@ -226,7 +261,7 @@ class Stream:
             self._chronicle.goes_on()
         finally:
             self._busy = False
-            self._bell.set()
+            self.wake()
 
     # -- held ----------------------------------------------------------------------------------
 
@@ -240,8 +275,7 @@ class Stream:
             # What is needed of it is kept; ten thousand idle streams are to hold little.
             start, self._start = self._start, None
             self._epoch, self._repeated_upto = start.epoch, start.repeated_upto
-            self._follower = self._follow_from(start)
-            self._around.tailer.add_bell(self.watcher.owner_id, self._bell)
+            self._follower = self._follow_from(start.point)
             self._delivery = self._open_delivery(start)
             name, cursor = _first_frame(start), self._id_at(self._safe())
             del start
@@ -271,16 +305,17 @@ class Stream:
         self._request = self._request._replace(watcher=found)
         return True
 
-    def _follow_from(self, start: Start) -> Follower:
+    def _follow_from(self, point: Point) -> Follower:
         around = self._around
+        around.tailer.add_bell(self.watcher.owner_id, self._bell)
         return Follower(
             around.tailer,
             around.database,
             around.clock,
             self._request.watcher,
-            start.epoch,
-            start.point,
-            start.repeated_upto,
+            self._epoch,
+            point,
+            self._repeated_upto,
         )
 
     def _open_delivery(self, start: Start) -> Delivery | None:
@@ -329,14 +364,89 @@ class Stream:
             yield from self._send(sse.EVENT, frame, point, told.after)
         self._chronicle.told(told.rows, len(told.changes))
 
+    # -- in an audience ------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        """Be told with others what all of them are told, where that can be."""
+        follower = self._follower
+        if follower is None or self._line is None or not follower.has_caught_up:
+            return
+        if self._busy or follower.safe.position < self._repeated_upto:
+            return
+        watcher = self.watcher._replace(client_id=None)
+        kind = Kind(watcher, self._request.payload, self._epoch)
+        audience = self._around.herald.audience(kind, follower.safe)
+        if audience is not None:
+            audience.members[self] = None
+            self._audience, self._heard, self._follower = audience, audience.number, None
+            self._around.tailer.remove_bell(watcher.owner_id, self._bell)
+
+    def _keep_up(self, audience: Audience) -> None:
+        """Stand where the audience stands now, or go on alone."""
+        audience.catch_up()
+        # That may have been without us already.
+        if self._audience is not None and (audience.is_over or self._heard != audience.number):
+            self._go_alone(audience)
+
+    def _go_alone(self, audience: Audience) -> None:
+        point = self._safe()
+        audience.remove(self)
+        self._audience, self._follower = None, self._follow_from(point)
+
+    def leave(self) -> None:
+        """Go on alone, from where this stream stands."""
+        if self._audience is not None:
+            self._go_alone(self._audience)
+            self.wake()
+
+    def wake(self) -> None:
+        """Look around; until then nobody writes for this stream."""
+        self._is_idle = False
+        self._bell.set()
+
+    def hear(self, audience: Audience, telling: Telling, now: float) -> bool:
+        """Take a frame to the kernel while the greenlet waits; tell whether all of it is there.
+
+        If not, this stream is no member any more: its greenlet goes on before the telling, or
+        finishes it.
+        """
+        if self._audience is not audience or self._heard == telling.number:
+            return False
+        line = self._line
+        if line is None or not self._is_idle:
+            self.leave()
+            return False
+        rest = line.send(telling.frame, telling.chunk)
+        self._heard = telling.number
+        if rest:
+            self._unfinished = telling, rest
+            if self._delivery is not None:
+                self._delivery.sending(telling.after.position)
+            self.leave()
+            return False
+        self._said, self._written_at = telling.after, now
+        if self._delivery is not None:
+            self._around.ledger.heard(self._delivery, telling.written)
+        return True
+
+    def _finish(self, telling: Telling, rest: bytes) -> None:
+        """Write what the kernel did not take at once of a frame, as slowly as it takes it."""
+        if self._line is not None:
+            self._line.finish(telling.frame, rest)
+        self._unfinished = None
+        self._note_written(sse.EVENT, telling.frame, telling.after)
+        self._chronicle.told(telling.rows, telling.changes)
+
     # -- writing -------------------------------------------------------------------------------
 
     def _safe(self) -> Point:
+        if self._audience is not None:
+            return self._audience.safe(self._heard)
         return Point(0, 0) if self._follower is None else self._follower.safe
 
     def _id_at(self, point: Point) -> str | None:
         """Return the cursor at `point`; before the start the client's own, or none."""
-        if self._follower is None:
+        if self._follower is None and self._audience is None:
             return self._request.last_event_id
         partly = point.position < self._repeated_upto
         return self._cursor(point)._replace(partly=partly).text()
@@ -359,14 +469,17 @@ class Stream:
         if self._ending.is_withdrawn and name != sse.RECONNECT_REQUIRED:
             return
         self._said = point or self._safe()
-        position = self._said.position
+        said = self._said
         if self._delivery is not None:
-            self._delivery.sending(position if tells_upto is None else tells_upto.position)
+            self._delivery.sending((tells_upto or said).position)
         yield frame
-        self._written_at = self._now()
+        self._note_written(name, frame, said)
+
+    def _note_written(self, name: str, frame: bytes, said: Point) -> None:
+        self._said, self._written_at = said, self._now()
         self._chronicle.wrote(name, frame)
         if self._delivery is not None:
-            self._around.ledger.wrote(self._delivery, position, change=name == sse.EVENT)
+            self._around.ledger.wrote(self._delivery, said.position, change=name == sse.EVENT)
 
     def _last_frame(self) -> Iterator[bytes]:
         follower = self._follower

@@ -151,7 +151,7 @@ def test_a_keep_alive_that_says_nothing_new_leaves_nothing_to_confirm(worker: Wo
     """Else a client that leaves within its confirmation would not have heard what was dropped."""
     to = connect(worker)
     send(worker, to, 0, change=False)
-    assert to.written == []
+    assert to.written == ()
     worker.ledger.close(to, 9)
     worker.ledger.flush()
     assert stored(worker) == (9, 9, LIVE)

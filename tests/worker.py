@@ -12,6 +12,7 @@ from sqlalchemy import Connection, exc, insert, select
 from events_app import outbox, poll, schema, scope, sse, subscriptions, tailer, uri
 from events_app.database import Database
 from events_app.delivery import Ledger
+from events_app.herald import Herald
 from events_app.peers import Peer
 from events_app.poll import Poll
 from events_app.stream import Pace, Request, Stream, Surroundings
@@ -70,12 +71,22 @@ def watcher(path: str = "/", client_id: str | None = CLIENT, user_id: str = "42"
 class Worker:
     """A database, a tailer, a ledger and the streams on them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, clock: ManualClock | None = None, debounce: float = PACE.debounce
+    ) -> None:
         self.database = Faulty(url)
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.tailer = tailer.Tailer(self.database, self.clock, 0.25)
         self.tally = Tally()
         self.ledger = Ledger(self.database, self.clock, CONFIRM_SECONDS)
+        self.herald = Herald(
+            self.database,
+            self.tailer,
+            self.clock,
+            self.tally,
+            debounce,
+            PACE.debounce_max,
+        )
         self.turn()
 
     def turn(self) -> None:
@@ -115,6 +126,7 @@ class Worker:
             PACE._replace(**pace),
             self.tally,
             at_once,
+            self.herald,
         )
 
     def stream(
