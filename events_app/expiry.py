@@ -6,18 +6,30 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, tuple_
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    func,
+    select,
+    tuple_,
+)
 
 from events_app.columns import utc_now
 from events_app.schema import LIVE, subscription
 
 EXPIRE_ROWS = 500
 
+# User, client id and hash of the folder.
+Key = tuple[str, str, str]
 _KEY = tuple(subscription.primary_key.columns)
-_COUNT = (
-    select(func.count())
-    .select_from(subscription)
-    .where(subscription.c.user_id == bindparam("of_user"))
+_USERS: BindParameter[Any] = bindparam("users", expanding=True)
+_COUNTS = (
+    select(subscription.c.user_id, func.count())
+    .where(subscription.c.user_id.in_(_USERS))
+    .group_by(subscription.c.user_id)
 )
 
 
@@ -28,26 +40,35 @@ class Forgotten(NamedTuple):
     resumed: int
 
 
-def make_room(connection: Connection, newest: tuple[str, str, str], most: int) -> Forgotten:
-    """Forget surplus subscriptions of the user of `newest`, the key of the row that stays.
+def make_room(connection: Connection, newest: Sequence[Key], most: int) -> dict[Key, Forgotten]:
+    """Forget surplus subscriptions of the users of `newest`, keys in the order in which they came.
 
-    Never resumed ones go first, of these the ones whose first frame is not known to have arrived,
-    then the longest unseen: a client that brings a new id with every connection must push neither
-    sleeping laptops out nor those that are in their first connection. Its ids push each other.
+    Of each user's the last one stays. Never resumed ones go first, of these the ones whose first
+    frame is not known to have arrived, then the longest unseen: a client that brings a new id with
+    every connection must push neither sleeping laptops out nor those that are in their first
+    connection. Its ids push each other. What went is told under the key that stays.
     """
-    user_id, *_ = newest
-    count = connection.scalar(_COUNT, {"of_user": user_id}) or 0
-    if count <= most:
-        return Forgotten(0, 0)
-    surplus = (
+    if not newest:
+        return {}
+    last = {key[0]: key for key in newest}
+    counts = connection.execute(_COUNTS, {"users": sorted(last)}).all()
+    return {
+        last[user_id]: _forget(connection, _surplus(connection, last[user_id], count - most))
+        for user_id, count in counts
+        if count > most
+    }
+
+
+def _surplus(connection: Connection, newest: Key, count: int) -> Iterable[Any]:
+    query = (
         select(*_KEY, subscription.c.generation)
-        .where(subscription.c.user_id == user_id, tuple_(*_KEY) != newest)
+        .where(subscription.c.user_id == newest[0], tuple_(*_KEY) != newest)
         .order_by(
             subscription.c.generation > 1, subscription.c.state == LIVE, subscription.c.seen_at
         )
-        .limit(count - most)
+        .limit(count)
     )
-    return _forget(connection, connection.execute(surplus).all())
+    return connection.execute(query).all()
 
 
 def _forget(connection: Connection, rows: Iterable[Any], *still: ColumnElement[bool]) -> Forgotten:

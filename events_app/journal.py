@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
+    CompoundSelect,
     Connection,
     Select,
     and_,
@@ -16,9 +18,11 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    literal_column,
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 
@@ -30,9 +34,18 @@ from events_app.schema import journal, outbox, state
 PAGE_ROWS = 1_000
 PRUNE_ROWS = 1_000
 PRUNABLE_ROWS = 10_000
+# Of one statement.
+REPLAYS_AT_ONCE = 8
 
 _COLUMNS = [journal.c[name] for name in event.Row._fields]
 
+_LAST_TAG = (
+    select(journal.c.tag)
+    .where(journal.c.position == state.c.last_position)
+    .correlate(state)
+    .scalar_subquery()
+    .label("last_tag")
+)
 _HEAD = select(
     state.c.last_position,
     state.c.floor_position,
@@ -48,12 +61,22 @@ _HEAD = select(
     .where(journal.c.position == bindparam("seen"))
     .scalar_subquery()
     .label("seen_tag"),
-    select(journal.c.tag)
-    .where(journal.c.position == state.c.last_position)
-    .correlate(state)
-    .scalar_subquery()
-    .label("last_tag"),
+    _LAST_TAG,
 ).where(state.c.id == 1)
+
+_SEEN: BindParameter[Any] = bindparam("seen", expanding=True)
+_ENDS = (
+    select(
+        state.c.last_position,
+        state.c.floor_position,
+        state.c.epoch,
+        _LAST_TAG,
+        journal.c.position,
+        journal.c.tag,
+    )
+    .join_from(state, journal, journal.c.position.in_(_SEEN), isouter=True)
+    .where(state.c.id == 1)
+)
 
 _AFTER = (
     select(*_COLUMNS)
@@ -69,11 +92,11 @@ _TAG = select(journal.c.tag).where(journal.c.position == bindparam("position"))
 _OUTBOX_HOLDS = select(outbox.c.id).order_by(outbox.c.id).offset(bindparam("rows")).limit(1)
 
 
-def _past() -> Select[Any]:
-    """Make the statement of `past_of_user`: once, for it takes as long as running it."""
-    folders: BindParameter[Any] = bindparam("folders", expanding=True)
+def _past(number: int) -> Select[Any]:
+    """Make the part of the statement of `pasts` that looks over the replay of this number."""
+    folders: BindParameter[Any] = bindparam(f"folders_{number}", expanding=True)
     ended = and_(
-        journal.c.fs == bindparam("fs"),
+        journal.c.fs == bindparam(f"fs_{number}"),
         or_(journal.c.to_path.is_(None), journal.c.to_path != journal.c.from_path),
         or_(
             and_(journal.c.type != "modify", journal.c.from_path.in_(folders)),
@@ -87,19 +110,28 @@ def _past() -> Select[Any]:
             case((rejected, 1), else_=0).label("rejected"),
             case((and_(told, ended), 1), else_=0).label("root_ended"),
         )
-        .where(journal.c.user_id == bindparam("user_id"), journal.c.position > bindparam("after"))
+        .where(
+            journal.c.user_id == bindparam(f"user_{number}"),
+            journal.c.position > bindparam(f"after_{number}"),
+        )
         .order_by(journal.c.position)
         .limit(bindparam("rows"))
         .subquery()
     )
     return select(
+        literal_column(str(number)).label("number"),
         func.count(),
         func.coalesce(func.sum(rows.c.rejected), 0),
         func.coalesce(func.sum(rows.c.root_ended), 0),
     ).select_from(rows)
 
 
-_PAST = _past()
+@cache  # to make it takes as long as to run it
+def _pasts(count: int) -> CompoundSelect[Any]:
+    return union_all(*map(_past, range(count)))
+
+
+_NO_STATE = "file_event_state has lost its row; restore it from a backup"
 
 
 class Head(NamedTuple):
@@ -128,10 +160,30 @@ def head(connection: Connection, seen: int = 0) -> Head:
     """Read where the journal ends, what waits in the outbox, and the tag at position `seen`."""
     found = connection.execute(_HEAD, {"seen": seen}).one_or_none()
     if found is None:
-        raise errors.SchemaError("file_event_state has lost its row; restore it from a backup")
+        raise errors.SchemaError(_NO_STATE)
     last, floor, epoch, now, oldest, first_id, seen_tag, last_tag = found
     waiting_since = None if first_id is None else (oldest or now)
     return Head(last, floor, epoch, now, waiting_since, seen_tag, last_tag)
+
+
+class Ends(NamedTuple):
+    """Where the journal begins and ends; `tags` are those at the positions that were asked for."""
+
+    last_position: int
+    floor_position: int
+    epoch: int
+    end: event.Point
+    tags: Mapping[int, int]
+
+
+def ends(connection: Connection, seen: Iterable[int]) -> Ends:
+    """Read where the journal begins and ends, and the tags at the positions `seen`."""
+    found = connection.execute(_ENDS, {"seen": sorted({0, *seen})}).all()
+    if not found:
+        raise errors.SchemaError(_NO_STATE)
+    last, floor, epoch, last_tag, *_ = found[0]
+    tags = {position: tag for *_, position, tag in found if position is not None}
+    return Ends(last, floor, epoch, event.Point(last, last_tag or 0), tags)
 
 
 def outbox_holds(connection: Connection, rows: int) -> bool:
@@ -184,6 +236,18 @@ def positions_of_keys(
     return {(row.user_id, row.event_key): row.position for row in found}
 
 
+class Replay(NamedTuple):
+    """What one watcher would be told again: rows of a user after a position.
+
+    `root` is the watched folder with every folder above it.
+    """
+
+    user_id: str
+    fs: str
+    position: int
+    root: frozenset[str]
+
+
 class Past(NamedTuple):
     """What a replay would have to go through: rows of the user, and what forbids it."""
 
@@ -192,21 +256,23 @@ class Past(NamedTuple):
     root_ended: int
 
 
-def past_of_user(
-    connection: Connection, user_id: str, fs: str, position: int, root: frozenset[str], most: int
-) -> Past:
-    """Look over the user's rows after `position`, at most `most` + 1 of them.
+def pasts(connection: Connection, replays: Sequence[Replay], most: int) -> list[Past]:
+    """Look over the rows of each replay, at most `most` + 1 of them."""
+    found: list[Past] = []
+    for start in range(0, len(replays), REPLAYS_AT_ONCE):
+        found += _look_over(connection, replays[start : start + REPLAYS_AT_ONCE], most)
+    return found
 
-    `root` is the watched folder with every folder above it.
-    """
-    values = {
-        "user_id": user_id,
-        "fs": fs,
-        "after": position,
-        "folders": sorted(root),
-        "rows": most + 1,
-    }
-    return Past(*map(int, connection.execute(_PAST, values).one()))
+
+def _look_over(connection: Connection, replays: Sequence[Replay], most: int) -> list[Past]:
+    values: dict[str, Any] = {"rows": most + 1}
+    for number, each in enumerate(replays):
+        values[f"user_{number}"] = each.user_id
+        values[f"fs_{number}"] = each.fs
+        values[f"after_{number}"] = each.position
+        values[f"folders_{number}"] = sorted(each.root)
+    rows = connection.execute(_pasts(len(replays)), values).all()
+    return [Past(*map(int, past)) for _, *past in sorted(rows)]
 
 
 def raise_epoch(connection: Connection, seen_epoch: int, above: int = 0) -> bool:

@@ -15,7 +15,6 @@ Rules
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from gevent.event import Event
@@ -47,15 +46,12 @@ class Page(NamedTuple):
 
 
 class Poll:
-    """One request for a page. `turns` bounds how many requests are at the database at once."""
+    """One request for a page."""
 
-    def __init__(
-        self, around: Surroundings, request: Request, turns: AbstractContextManager[object]
-    ) -> None:
+    def __init__(self, around: Surroundings, request: Request) -> None:
         """Prepare, as the request comes; nothing happens before `page`."""
         self._around = around
         self._request = request
-        self._turns = turns
         self._until = around.clock.monotonic() + request.wait_seconds
         self._bell = Event()
         self._given_up = self._withdrawn = False
@@ -116,9 +112,9 @@ class Poll:
     def _decide(self, cursor: str | None) -> Start:
         around = self._around
         rows = around.pace.limits.replay_rows
-        with self._turns:
+        with around.turns:
             return around.database.read(
-                lambda db: resumption.decide(db, self.watcher, cursor, None, rows)
+                lambda db: resumption.decide(db, self.watcher, cursor, rows)
             )
 
     def _refusal(self, start: Start) -> errors.CannotResume:
@@ -171,7 +167,7 @@ class Poll:
         """Take all that is there, until the run is full."""
         while follower.advance() or follower.needs_page():
             if follower.needs_page():
-                with self._turns:
+                with self._around.turns:
                     follower.fetch_page()
 
     def _end(self, start: Start, safe: Point) -> Page:

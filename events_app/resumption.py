@@ -1,7 +1,8 @@
-"""Whether a connection resumes, and where it starts."""
+"""Whether connections resume, and where they start."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row
@@ -13,6 +14,26 @@ from events_app.scope import Watcher
 
 # The largest that a column holds: a forged one beyond it must not reach a statement.
 LARGEST_POSITION = 2**63 - 1
+
+
+class Claim(NamedTuple):
+    """What a connection that begins may resume from.
+
+    `stored` is the row of its subscription. What the client says itself wins over it.
+    """
+
+    watcher: Watcher
+    last_event_id: str | None
+    stored: Row[Any] | None = None
+
+    def cursor(self) -> event.Cursor | None:
+        """Return where it stands, if that is known; a stored cursor has no tag."""
+        if self.last_event_id is not None:
+            return event.Cursor.parse(self.last_event_id)
+        if self.stored is None or self.stored.state != LIVE:
+            return None
+        point = event.Point(self.stored.position, 0)
+        return event.Cursor.at(self.stored.epoch, point, self.watcher.user_id, self.watcher.folder)
 
 
 class Start(NamedTuple):
@@ -33,91 +54,98 @@ class Start(NamedTuple):
 
 
 def decide(
-    connection: Connection,
-    watcher: Watcher,
-    last_event_id: str | None,
-    stored: Row[Any] | None,
-    replay_rows: int,
+    connection: Connection, watcher: Watcher, last_event_id: str | None, replay_rows: int
 ) -> Start:
-    """Return where the watcher's next connection starts; `stored` is the row of its subscription.
+    """Return where the watcher would start by what it says itself."""
+    return decide_all(connection, [Claim(watcher, last_event_id)], replay_rows)[0]
 
-    `last_event_id` wins over it. More than `replay_rows` rows of the user are not replayed.
+
+def decide_all(connection: Connection, claims: Sequence[Claim], replay_rows: int) -> list[Start]:
+    """Return where each of the connections starts, by few statements for all of them.
+
+    More than `replay_rows` rows of a user are not replayed.
     """
-    if last_event_id is not None:
-        cursor = event.Cursor.parse(last_event_id)
-    else:
-        cursor = _stored_cursor(watcher, stored)
-    claimed = cursor.point.position if cursor else 0
-    head = journal.head(connection, seen=min(claimed, LARGEST_POSITION))
-    if cursor is not None and last_event_id is None:
-        # The subscription keeps no tag: it is in the same database as the row that is there.
-        cursor = cursor._replace(point=cursor.point._replace(tag=head.seen_tag or 0))
+    cursors = [claim.cursor() for claim in claims]
+    seen = {min(each.point.position, LARGEST_POSITION) for each in cursors if each}
+    ends = journal.ends(connection, seen)
+    starts = [_by_ends(*each, ends) for each in zip(claims, cursors, strict=True)]
+    # Nothing is behind the end, and most who come back in a storm have missed nothing.
+    behind = [
+        number
+        for number, start in enumerate(starts)
+        if start.resumed and start.point.position < ends.last_position
+    ]
+    replays = [_replay(claims[number].watcher, starts[number]) for number in behind]
+    pasts = journal.pasts(connection, replays, replay_rows)
+    for number, past in zip(behind, pasts, strict=True):
+        if reason := _why_not_replayed(past, replay_rows):
+            starts[number] = _afresh(ends, reason)
+    return starts
+
+
+def _by_ends(claim: Claim, cursor: event.Cursor | None, ends: journal.Ends) -> Start:
+    """Say where the connection starts, as far as the ends of the journal and its tags tell."""
     if cursor is None:
-        reason = _why_none(watcher, last_event_id, stored)
-    else:
-        reason = _why_not(connection, watcher, cursor, head, replay_rows)
-    if cursor is None or reason:
-        return Start(resumed=False, reason=reason, epoch=head.epoch, point=head.end)
+        return _afresh(ends, _why_none(claim))
+    if claim.last_event_id is None:
+        # The subscription keeps no tag: it is in the same database as the row that is there.
+        tag = ends.tags.get(cursor.point.position, 0)
+        cursor = cursor._replace(point=cursor.point._replace(tag=tag))
+    if reason := _why_not(claim.watcher, cursor, ends):
+        return _afresh(ends, reason)
     return Start(
         resumed=True,
-        epoch=head.epoch,
+        epoch=ends.epoch,
         point=cursor.point,
-        repeated_upto=_repeated_upto(cursor, stored if last_event_id is None else None, head),
+        repeated_upto=_repeated_upto(claim, cursor, ends),
     )
 
 
-def _stored_cursor(watcher: Watcher, stored: Row[Any] | None) -> event.Cursor | None:
-    if stored is None or stored.state != LIVE:
-        return None
-    point = event.Point(stored.position, 0)
-    return event.Cursor.at(stored.epoch, point, watcher.user_id, watcher.folder)
+def _afresh(ends: journal.Ends, reason: str) -> Start:
+    return Start(resumed=False, reason=reason, epoch=ends.epoch, point=ends.end)
 
 
-def _repeated_upto(cursor: event.Cursor, stored: Row[Any] | None, head: journal.Head) -> int:
-    """Tell up to where the client may have heard; `stored` where it did not say it itself."""
-    if stored is None:
-        return head.last_position if cursor.partly else 0
-    return head.last_position if stored.sent_position is None else int(stored.sent_position)
+def _repeated_upto(claim: Claim, cursor: event.Cursor, ends: journal.Ends) -> int:
+    """Tell up to where the client may have heard."""
+    if claim.last_event_id is not None or claim.stored is None:
+        return ends.last_position if cursor.partly else 0
+    sent = claim.stored.sent_position
+    return ends.last_position if sent is None else int(sent)
 
 
-def _why_none(watcher: Watcher, last_event_id: str | None, stored: Row[Any] | None) -> str:
+def _why_none(claim: Claim) -> str:
     """Say why there is no cursor to resume from."""
-    if last_event_id is not None:
+    if claim.last_event_id is not None:
         return "no cursor of ours"
-    if watcher.client_id is None:
+    if claim.watcher.client_id is None:
         return "no client id"
-    if stored is None:
+    if claim.stored is None:
         return "first connection"
-    return "first frame never arrived" if stored.state == NEW else "could not be replayed"
+    return "first frame never arrived" if claim.stored.state == NEW else "could not be replayed"
 
 
-def _why_not(
-    connection: Connection,
-    watcher: Watcher,
-    cursor: event.Cursor,
-    head: journal.Head,
-    replay_rows: int,
-) -> str:
-    """Say why `cursor` cannot be resumed from; nothing when it can."""
+def _why_not(watcher: Watcher, cursor: event.Cursor, ends: journal.Ends) -> str:
+    """Say why `cursor` is none of this watcher in this history; nothing when it is."""
     if cursor.watcher != event.Cursor.at(0, cursor.point, watcher.user_id, watcher.folder).watcher:
         return "cursor of another user or folder"
-    if cursor.epoch != head.epoch:
+    if cursor.epoch != ends.epoch:
         return "another epoch"
     position = cursor.point.position
-    if not head.floor_position <= position <= head.last_position:
-        return "pruned" if position < head.floor_position else "beyond the end"
+    if not ends.floor_position <= position <= ends.last_position:
+        return "pruned" if position < ends.floor_position else "beyond the end"
     # At the floor itself the row is gone; the epoch must do.
-    tag = head.seen_tag
-    if tag != cursor.point.tag and not (tag is None and position == head.floor_position):
+    tag = ends.tags.get(position)
+    if tag != cursor.point.tag and not (tag is None and position == ends.floor_position):
         return "another history"
-    past = journal.past_of_user(
-        connection,
-        watcher.owner_id,
-        watcher.folder.fs,
-        position,
-        watcher.root,
-        replay_rows,
-    )
+    return ""
+
+
+def _replay(watcher: Watcher, start: Start) -> journal.Replay:
+    fs, position = watcher.folder.fs, start.point.position
+    return journal.Replay(watcher.owner_id, fs, position, watcher.root)
+
+
+def _why_not_replayed(past: journal.Past, replay_rows: int) -> str:
     if past.rows > replay_rows:
         return "too far behind"
     if past.root_ended:

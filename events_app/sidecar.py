@@ -30,6 +30,7 @@ from events_app import (
     withdrawal,
 )
 from events_app.admission import Admission, Caps
+from events_app.arrivals import Arrivals
 from events_app.clock import SystemClock
 from events_app.database import Database
 from events_app.delivery import Ledger
@@ -88,17 +89,20 @@ class Sidecar:
         self._watch = Watch()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self._transacting: list[gevent.Greenlet[..., Any]] = []
+        self._turns = BoundedSemaphore(database.STREAMS_AT_ONCE)
+        pace = _pace(configured)
         self._around = Surroundings(
             self.database,
             self.tailer,
             self.ledger,
             self.clock,
-            _pace(configured),
+            pace,
             self.tally,
-            self._run_aside,
+            gevent.spawn,
+            Arrivals(self.database, pace.limits, self._turns).connect,
+            self._turns,
             self._herald,
         )
-        self._turns = BoundedSemaphore(database.STREAMS_AT_ONCE)
 
     def start(self) -> None:
         """Begin to move, follow and store.
@@ -160,13 +164,6 @@ class Sidecar:
             left = [each for each in self._greenlets if not each.ready()]
             gevent.killall(left, block=False)
             gevent.joinall(left, timeout=LAST_TRANSACTION_SECONDS)
-
-    def _run_aside(self, work: Callable[[], None]) -> None:
-        gevent.spawn(self._in_turn, work)
-
-    def _in_turn(self, work: Callable[[], None]) -> None:
-        with self._turns:
-            work()
 
     def look_up(self, work: Callable[[Connection], T]) -> T:
         """Read for a request that waits for its answer, in line with the streams.
@@ -242,7 +239,7 @@ class Sidecar:
         `claims` is what `Revocation.admit` returned for its token. Raises `TooManyStreams`,
         `CannotResume`, `DatabaseAway`, and what says that nothing is permitted any more.
         """
-        asked = poll.Poll(self._around, request, self._turns)
+        asked = poll.Poll(self._around, request)
         if not request.wait_seconds:
             return asked.page()
         self.admission.admit(request.watcher)

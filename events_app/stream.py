@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from gevent.event import Event
@@ -41,6 +42,7 @@ from events_app.line import Line
 from events_app.peers import Peer
 from events_app.resumption import Start
 from events_app.scope import Watcher
+from events_app.subscriptions import Arrival
 from events_app.tailer import Tailer
 from events_app.tally import Tally
 
@@ -64,7 +66,10 @@ class Pace(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What all streams of a worker share. `run_aside` starts a function in another greenlet."""
+    """What all streams of a worker share. `run_aside` starts a function in another greenlet.
+
+    `connect` is `Arrivals.connect`; `turns` bounds how many streams are at the database at once.
+    """
 
     database: Database
     tailer: Tailer
@@ -73,6 +78,8 @@ class Surroundings(NamedTuple):
     pace: Pace
     tally: Tally
     run_aside: Callable[[Callable[[], None]], object]
+    connect: Callable[[Arrival, Callable[[], bool]], Start | None]
+    turns: AbstractContextManager[object]
     herald: Herald
 
 
@@ -286,9 +293,10 @@ class Stream:
         if not self._mount():
             return
         request, around = self._request, self._around
-        self._start = start = subscriptions.connect(
-            around.database, request.watcher, request.last_event_id, around.pace.limits
-        )
+        arrival = Arrival(request.watcher, request.last_event_id)
+        self._start = start = around.connect(arrival, lambda: self._closed)
+        if start is None:
+            return
         source = "stored cursor" if request.last_event_id is None else "Last-Event-ID"
         # Not when the frame is sent: logging is deep, and would cost the waiting greenlet a page.
         self._chronicle.begins(_first_frame(start), start.reason or source, start.point.position)
@@ -298,7 +306,8 @@ class Stream:
         """Look up what a share stands for; what was granted when it was asked for may be gone."""
         if self.watcher.share is None:
             return True
-        found = self._around.database.read(lambda db: sharing.resolve(db, self.watcher))
+        with self._around.turns:
+            found = self._around.database.read(lambda db: sharing.resolve(db, self.watcher))
         if found is None:
             self.withdraw()
             return False
@@ -344,7 +353,12 @@ class Stream:
         if follower.end is not None:
             self._ending.give_up(self._now(), follower.end)
         elif follower.needs_page():
-            self._aside(follower.fetch_page)
+            self._aside(lambda: self._fetch_page(follower))
+
+    def _fetch_page(self, follower: Follower) -> None:
+        with self._around.turns:
+            if not self._closed:
+                follower.fetch_page()
 
     def _run_due_at(self) -> float | None:
         if self._follower is None:

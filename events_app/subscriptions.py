@@ -14,39 +14,43 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, exc, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    exc,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from events_app import event, expiry, fitness, resumption
 from events_app.columns import utc_now
 from events_app.database import Database
-from events_app.resumption import Start
+from events_app.resumption import Claim, Start
 from events_app.schema import LIVE, NEW, subscription
 from events_app.scope import Watcher
 
 # Statements are made once: making one takes as long as running it.
+_KEY = tuple(subscription.primary_key.columns)
 _KEYED = (
     subscription.c.user_id == bindparam("of_user"),
     subscription.c.client_id == bindparam("of_client"),
     subscription.c.folder_hash == bindparam("of_folder"),
 )
 _STANDING = ("epoch", "position", "sent_position", "generation", "state")
-_LOCK = select(*(subscription.c[name] for name in _STANDING)).where(*_KEYED).with_for_update()
 _INSERT = insert(subscription).values(created_at=utc_now(), seen_at=utc_now())
-_RETAKE = (
-    update(subscription)
-    .where(*_KEYED)
-    .values(
-        epoch=bindparam("to_epoch"),
-        position=bindparam("to_position"),
-        sent_position=None,
-        generation=bindparam("to_generation"),
-        state=bindparam("to_state"),
-        seen_at=utc_now(),
-    )
-)
 _MOVE = (
     update(subscription)
     .where(
@@ -62,6 +66,56 @@ _MOVE = (
         seen_at=utc_now(),
     )
 )
+
+
+def _is_one_of(count: int) -> ColumnElement[bool]:
+    """Make the condition that a row has one of so many keys.
+
+    Not IN with a list of tuples: SQLite would read the whole table.
+    """
+    return or_(
+        *(
+            and_(*(column == bindparam(f"{column.name}_{number}") for column in _KEY))
+            for number in range(count)
+        )
+    )
+
+
+def _listed(keys: Iterable[Key]) -> dict[str, Any]:
+    """Return the values for `_is_one_of`."""
+    return {
+        f"{name}_{number}": value
+        for number, key in enumerate(keys)
+        for name, value in zip(Key._fields, key, strict=True)
+    }
+
+
+@cache
+def _locked(count: int, *, patient: bool) -> Select[Any]:
+    standing = (subscription.c[name] for name in _STANDING)
+    rows = select(*_KEY, *standing).where(_is_one_of(count))
+    return rows.with_for_update(skip_locked=not patient)
+
+
+@cache
+def _existing(count: int) -> Select[Any]:
+    return select(*_KEY).where(_is_one_of(count))
+
+
+@cache
+def _retaken(count: int) -> Update:
+    return (
+        update(subscription)
+        .where(_is_one_of(count))
+        .values(
+            epoch=bindparam("to_epoch"),
+            position=bindparam("to_position"),
+            sent_position=None,
+            generation=subscription.c.generation + 1,
+            state=bindparam("to_state"),
+            seen_at=utc_now(),
+        )
+    )
 
 
 class Key(NamedTuple):
@@ -98,6 +152,16 @@ def key_of(watcher: Watcher) -> Key | None:
     return Key(watcher.user_id, watcher.client_id, digest)
 
 
+_Stored = Mapping[Key | None, Row[Any]]
+
+
+class Arrival(NamedTuple):
+    """A connection that begins: who watches what, and the cursor that the client brings, if any."""
+
+    watcher: Watcher
+    last_event_id: str | None
+
+
 def connect(
     database: Database, watcher: Watcher, last_event_id: str | None, limits: Limits
 ) -> Start:
@@ -105,60 +169,129 @@ def connect(
 
     `last_event_id` wins over the stored cursor. Raises what the database raises.
     """
+    alone = Arrival(watcher, last_event_id)
     for _ in range(2):
         try:
-            return database.write(lambda db: _connect(db, watcher, last_event_id, limits))
+            return database.write(lambda db: _connect(db, alone, limits))
         except exc.IntegrityError:
             continue  # another connection inserted the row first: now there is one to lock
-    return database.write(lambda db: _connect(db, watcher, last_event_id, limits))
+    return database.write(lambda db: _connect(db, alone, limits))
 
 
-def _connect(
-    connection: Connection, watcher: Watcher, last_event_id: str | None, limits: Limits
-) -> Start:
-    key = key_of(watcher)
-    stored = _lock(connection, key)
-    start = resumption.decide(connection, watcher, last_event_id, stored, limits.replay_rows)
-    if key is None:
-        if last_event_id is not None and not start.resumed:
-            # Perhaps an old primary, which does not have what the client has heard of. With a
-            # client id this shows when the row is written.
-            fitness.refuse_read_only(connection)
+def _connect(connection: Connection, alone: Arrival, limits: Limits) -> Start:
+    stored = _lock(connection, filter(None, [key_of(alone.watcher)]), patient=True)
+    (start,) = _begin(connection, [alone], stored, limits)
+    return start
+
+
+def connect_all(
+    connection: Connection, arrivals: Sequence[Arrival], limits: Limits
+) -> list[Start | None]:
+    """Begin several connections, each of another subscription, by few statements for all of them.
+
+    None stands for one whose row somebody has locked: it was not begun. Raises what the database
+    raises; then nothing was done for anybody.
+    """
+    keys = {key for each in arrivals if (key := key_of(each.watcher)) is not None}
+    stored = _lock(connection, keys, patient=False)
+    busy = _there(connection, keys - stored.keys())
+    free = [each for each in arrivals if key_of(each.watcher) not in busy]
+    starts = iter(_begin(connection, free, stored, limits))
+    return [None if key_of(each.watcher) in busy else next(starts) for each in arrivals]
+
+
+def _lock(connection: Connection, keys: Iterable[Key], *, patient: bool) -> _Stored:
+    """Lock the rows and read them; without those that are not there, or that somebody has locked.
+
+    Who is `patient` waits for the latter.
+    """
+    if not (listed := _listed(keys)):
+        return {}
+    found = connection.execute(_locked(len(listed) // len(_KEY), patient=patient), listed).all()
+    return {Key(*row[: len(_KEY)]): row for row in found}
+
+
+def _there(connection: Connection, keys: Iterable[Key]) -> set[Key]:
+    """Tell which of the rows are there, locked or not."""
+    if not (listed := _listed(keys)):
+        return set()
+    found = connection.execute(_existing(len(listed) // len(_KEY)), listed).all()
+    return {Key(*row) for row in found}
+
+
+def _begin(
+    connection: Connection, arrivals: Sequence[Arrival], stored: _Stored, limits: Limits
+) -> list[Start]:
+    """Decide where they start and take the next generations; `stored` are their rows, locked."""
+    claims = [Claim(*each, stored.get(key_of(each.watcher))) for each in arrivals]
+    starts = resumption.decide_all(connection, claims, limits.replay_rows)
+    if any(map(_knows_more, claims, starts)):
+        fitness.refuse_read_only(connection)
+    starts = list(map(_in_generation, claims, starts))
+    pairs = list(zip(claims, starts, strict=True))
+    _retake(connection, [pair for pair in pairs if pair[0].stored is not None])
+    new = [pair for pair in pairs if pair[1].generation == 1]
+    _insert(connection, new)
+    newest = [key for claim, _ in new if (key := key_of(claim.watcher)) is not None]
+    gone = expiry.make_room(connection, newest, limits.subscriptions_per_user)
+    return [
+        start._replace(displaced=gone[key]) if (key := key_of(claim.watcher)) in gone else start
+        for claim, start in pairs
+    ]
+
+
+def _knows_more(claim: Claim, start: Start) -> bool:
+    """Tell of one who has heard of what is not here: perhaps this is an old primary.
+
+    With a client id that shows when the row is written.
+    """
+    writes_nothing = claim.watcher.client_id is None
+    return writes_nothing and claim.last_event_id is not None and not start.resumed
+
+
+def _in_generation(claim: Claim, start: Start) -> Start:
+    if claim.watcher.client_id is None:
         return start
-    generation = 1 if stored is None else stored.generation + 1
-    _take(connection, key, watcher, start, generation)
-    start = start._replace(generation=generation)
-    if stored is not None:
-        return start
-    most = limits.subscriptions_per_user
-    return start._replace(displaced=expiry.make_room(connection, key, most))
+    return start._replace(generation=1 if claim.stored is None else claim.stored.generation + 1)
 
 
-def _lock(connection: Connection, key: Key | None) -> Row[Any] | None:
-    if key is None:
-        return None
-    return connection.execute(_LOCK, _keyed(key)).one_or_none()
+def _retake(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> None:
+    """Begin the next generations, by one statement for all who start at the same place."""
+    alike: dict[tuple[int, int, str], list[Key]] = defaultdict(list)
+    for claim, start in begun:
+        if key := key_of(claim.watcher):
+            alike[start.epoch, start.point.position, _state_of(start)].append(key)
+    for (epoch, position, state), keys in alike.items():
+        to = {"to_epoch": epoch, "to_position": position, "to_state": state}
+        connection.execute(_retaken(len(keys)), to | _listed(keys))
+
+
+def _insert(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> None:
+    """Begin the first generations, in the order of the key: two groups may insert the same ones."""
+    rows = [
+        key._asdict()
+        | {
+            "fs": claim.watcher.named.fs,
+            "path": claim.watcher.named.path,
+            "epoch": start.epoch,
+            "position": start.point.position,
+            "sent_position": None,
+            "generation": start.generation,
+            "state": _state_of(start),
+        }
+        for claim, start in begun
+        if (key := key_of(claim.watcher))
+    ]
+    if rows:
+        connection.execute(_INSERT, sorted(rows, key=itemgetter(*Key._fields)))
+
+
+def _state_of(start: Start) -> str:
+    return LIVE if start.resumed else NEW
 
 
 def _keyed(key: Key) -> dict[str, Any]:
     return {"of_user": key.user_id, "of_client": key.client_id, "of_folder": key.folder_hash}
-
-
-def _take(
-    connection: Connection, key: Key, watcher: Watcher, start: Start, generation: int
-) -> None:
-    standing = {
-        "epoch": start.epoch,
-        "position": start.point.position,
-        "generation": generation,
-        "state": LIVE if start.resumed else NEW,
-    }
-    if generation > 1:
-        to = {f"to_{name}": value for name, value in standing.items()}
-        connection.execute(_RETAKE, _keyed(key) | to)
-        return
-    folder = {"fs": watcher.named.fs, "path": watcher.named.path, "sent_position": None}
-    connection.execute(_INSERT, key._asdict() | folder | standing)
 
 
 def move(connection: Connection, marks: Iterable[Mark]) -> None:

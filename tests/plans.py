@@ -15,6 +15,7 @@ _ANALYZE = {
     "postgresql": "ANALYZE file_event_journal",
     "mysql": "ANALYZE TABLE file_event_journal",
 }
+_OF_AUDITORS = ("file_event_journal", "file_event_audit")
 _EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN ", "mysql": "EXPLAIN "}
 
 PRIMARY = {
@@ -35,8 +36,15 @@ def analyze(database: Database) -> None:
     database.write(lambda db: db.execute(text(_ANALYZE[database.engine.dialect.name])))
 
 
-def of(database: Database, read: Callable[[Connection], Any]) -> str:
-    """Return the plans of everything that `read` asks of the journal, a step a line."""
+def of(
+    database: Database,
+    read: Callable[[Connection], Any],
+    *tables: str,
+) -> str:
+    """Return the plans of everything that `read` asks of `tables`, a step a line.
+
+    Unless some are named these are the journal and its views.
+    """
     found: list[str] = []
 
     def look(connection: Connection) -> None:
@@ -44,7 +52,7 @@ def of(database: Database, read: Callable[[Connection], Any]) -> str:
 
         def note(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
             del cursor, context
-            if "file_event_journal" in statement or "file_event_audit" in statement:
+            if any(name in statement for name in tables or _OF_AUDITORS):
                 asked.append((statement, parameters))
 
         sqlalchemy.event.listen(database.engine, "do_execute", note)

@@ -42,6 +42,7 @@ RINGS = (
         "herald",
         "line",
         "delivery",
+        "arrivals",
         "garbage",
         "passes",
         "stream",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -141,7 +142,8 @@ def test_the_tag_at_a_position(database: Database) -> None:
 
 def past(database: Database, path: str, position: int = 0, most: int = 100) -> journal.Past:
     root = frozenset(uri.ancestors(path))
-    return database.read(lambda db: journal.past_of_user(db, "42", "my", position, root, most))
+    replay = journal.Replay("42", "my", position, root)
+    return database.read(lambda db: journal.pasts(db, [replay], most))[0]
 
 
 def test_the_past_of_a_user_is_counted_up_to_one_too_many(database: Database) -> None:
@@ -320,14 +322,21 @@ def test_a_users_rows_are_read_by_the_users_index(full: Database, position: int)
     assert OF_USER in plan
     assert plans.WHOLE[name] not in plan
     root = frozenset(uri.ancestors("/a/b/c"))
-    plan = plans.of(full, lambda db: journal.past_of_user(db, "7", "my", position, root, 1_000))
+    replays = [journal.Replay(user, "my", position, root) for user in ("7", "8", "9")]
+    plan = plans.of(full, lambda db: journal.pasts(db, replays, 1_000))
     assert OF_USER in plan
     assert plans.WHOLE[name] not in plan
 
 
 def test_single_rows_are_found_by_their_keys(full: Database) -> None:
     name = full.engine.dialect.name
-    for read in (lambda db: journal.tag_at(db, 77), lambda db: journal.head(db, 77)):
+    reads: list[Callable[[Connection], Any]] = [
+        lambda db: journal.tag_at(db, 77),
+        lambda db: journal.head(db, 77),
+        lambda db: journal.ends(db, [77]),
+        lambda db: journal.ends(db, range(70, 86)),
+    ]
+    for read in reads:
         plan = plans.of(full, read)
         assert plans.PRIMARY[name] in plan
         assert plans.WHOLE[name] not in plan

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from events_app import event, journal, subscriptions
 from events_app.database import Database
 from events_app.resumption import Start
 from events_app.schema import FRESH, LIVE, NEW, subscription
-from tests import kept, reused, rows
+from events_app.scope import Watcher
+from events_app.subscriptions import Arrival
+from tests import kept, plans, reused, rows, statements
 from tests.subscribed import (
+    LIMITS,
     OTHER,
     connect,
     count,
     cursor,
+    is_of,
     live_at,
     mark,
     move,
@@ -178,8 +184,8 @@ def test_two_first_connects_at_once_are_two_generations(
     look = subscriptions._lock
     first: list[Start] = []
 
-    def be_overtaken(*arguments: Any) -> Any:
-        found = look(*arguments)
+    def be_overtaken(*arguments: Any, **more: Any) -> Any:
+        found = look(*arguments, **more)
         monkeypatch.undo()
         first.append(connect(database))
         return found
@@ -202,3 +208,67 @@ def test_connects_of_many_clients_at_once_all_get_their_generation(url: str) -> 
     assert sorted(map(int, filter(None, generations))) == [1] * 4 + [2] * 4 + [3] * 4
     assert database.read(rows.last_position) == 0
     database.close()
+
+
+# Many at once.
+
+
+def come(database: Database, watchers: Iterable[Watcher]) -> list[Start | None]:
+    """Let all of them connect together."""
+    group = [Arrival(who, None) for who in watchers]
+    return database.write(lambda db: subscriptions.connect_all(db, group, ROOMY))
+
+
+def fill(database: Database, count: int) -> list[Watcher]:
+    """Remember so many clients; return who watches."""
+    watchers = [watcher(client=str(uuid.UUID(int=n)), user=str(n % 50)) for n in range(count)]
+    for start in range(0, count, 100):
+        come(database, watchers[start : start + 100])
+    return watchers
+
+
+ROOMY = LIMITS._replace(subscriptions_per_user=10_000)
+WHOLE = {
+    "sqlite": "SCAN file_event_subscription",
+    "postgresql": "Seq Scan on file_event_subscription",
+    "mysql": "file_event_subscription ALL",
+}
+
+
+@pytest.mark.parametrize("together", [1, 2, 16])
+def test_the_rows_of_those_who_come_together_are_found_by_their_keys(
+    database: Database, together: int
+) -> None:
+    """Each plan is asked for with the tables as large as they are, and none reads all of them."""
+    group = [Arrival(who, None) for who in fill(database, 2_000)[::100]][:together]
+    plan = plans.of(
+        database,
+        lambda db: subscriptions.connect_all(db, group, ROOMY),
+        "file_event_subscription",
+    )
+    assert len(plan.splitlines()) >= 2
+    assert WHOLE[database.engine.dialect.name] not in plan
+
+
+def test_one_more_who_comes_together_costs_no_statement(database: Database) -> None:
+    watchers = fill(database, 16)
+    seen = statements.watch(database.engine)
+    counts = []
+    for together in (2, 16):
+        come(database, watchers[:together])
+        counts.append(len(seen))
+        seen.clear()
+    assert counts[0] == counts[1] <= 5
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=True)
+def test_who_comes_together_waits_for_nobodys_lock(database: Database) -> None:
+    """Else a worker that froze would hold up all of them, not only the client it knew."""
+    locked, *others = fill(database, 3)
+    group = [others[0], locked, others[1]]
+    with database.engine.begin() as elsewhere:
+        elsewhere.execute(select(subscription).where(is_of(locked)).with_for_update())
+        first, none, last = come(database, group)
+    assert none is None
+    assert [start.generation for start in (first, last) if start] == [2, 2]
+    assert [stored(database, who).generation for who in group] == [2, 1, 2]

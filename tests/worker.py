@@ -118,14 +118,17 @@ class Worker:
         self.clock.at(self.clock.now + seconds, lambda: self.commit(kind, path, **columns))
 
     def around(self, **pace: Any) -> Surroundings:
+        own = PACE._replace(**pace)
         return Surroundings(
             self.database,
             self.tailer,
             self.ledger,
             self.clock,
-            PACE._replace(**pace),
+            own,
             self.tally,
             at_once,
+            lambda arrival, _: subscriptions.connect(self.database, *arrival, own.limits),
+            nullcontext(),
             self.herald,
         )
 
@@ -155,7 +158,7 @@ class Worker:
     ) -> Poll:
         """Make a request for a page; by default of client CLIENT on the whole tree of user 42."""
         request = poll.Request(who or watcher(), cursor, rows, wait_seconds)
-        return Poll(self.around(**pace), request, nullcontext())
+        return Poll(self.around(**pace), request)
 
     def subscription(self, client_id: str = CLIENT) -> Any:
         """Read the stored cursor of a client that watches one folder; None: not there."""
