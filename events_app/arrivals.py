@@ -2,9 +2,9 @@
 
 Theory of operation
     When thousands come back at once, transactions are what they would wait for. So those who wait
-    are taken together: one transaction and one set of statements for a group. Nobody waits for
-    company: a group begins when the one before it is over, with whoever has come meanwhile, also
-    if that is one.
+    are taken together: one transaction and one set of statements for a group. Who comes alone is
+    taken at once. Who comes while a group is being taken, or just behind it, waits for more to
+    come, but not for long.
 
 Rules
     - What becomes of one is what would become of it alone. Two of one subscription are never in
@@ -22,10 +22,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 from sqlalchemy import exc
 
 from events_app import failures, subscriptions
+from events_app.clock import Clock
 from events_app.database import Database
 from events_app.resumption import Start
 from events_app.subscriptions import Arrival, Key, Limits
@@ -33,6 +34,8 @@ from events_app.subscriptions import Arrival, Key, Limits
 # Each more takes less than the one before it; with sixteen the transaction itself is a tenth of
 # what they take.
 MOST_TOGETHER = 16
+# While a worker answers as many as it can, some ten come in this time.
+COMPANY_SECONDS = 0.01
 
 
 @dataclass(slots=True, eq=False)
@@ -52,19 +55,27 @@ class Arrivals:
     """
 
     def __init__(
-        self, database: Database, limits: Limits, turns: AbstractContextManager[object]
+        self,
+        database: Database,
+        clock: Clock,
+        limits: Limits,
+        turns: AbstractContextManager[object],
     ) -> None:
         """Take subscriptions in `database`."""
         self._database = database
+        self._clock = clock
         self._limits = limits
         self._turns = turns
         self._waiting: deque[_Visitor] = deque()
+        self._is_full = Event()
         self._is_taking = False
 
     def connect(self, arrival: Arrival, is_gone: Callable[[], bool]) -> Start | None:
         """Do what `subscriptions.connect` does, together with others; None for who `is_gone`."""
         visitor = _Visitor(arrival, subscriptions.key_of(arrival.watcher), is_gone)
         self._waiting.append(visitor)
+        if len(self._waiting) >= MOST_TOGETHER:
+            self._is_full.set()
         if not self._is_taking:
             self._is_taking = True
             gevent.spawn(self._take_all)
@@ -80,6 +91,9 @@ class Arrivals:
         try:
             while self._waiting:
                 self._take(self._next_group())
+                self._is_full.clear()
+                if len(self._waiting) < MOST_TOGETHER:
+                    self._clock.wait(self._is_full, COMPANY_SECONDS)
         finally:
             self._is_taking = False
 

@@ -99,7 +99,7 @@ class Sidecar:
             pace,
             self.tally,
             gevent.spawn,
-            Arrivals(self.database, pace.limits, self._turns).connect,
+            Arrivals(self.database, self.clock, pace.limits, self._turns).connect,
             self._turns,
             self._herald,
         )

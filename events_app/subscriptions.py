@@ -15,7 +15,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -42,30 +42,11 @@ from events_app.resumption import Claim, Start
 from events_app.schema import LIVE, NEW, subscription
 from events_app.scope import Watcher
 
-# Statements are made once: making one takes as long as running it.
+# Of one statement. Each statement is made once: making one takes as long as running it.
+KEYS_AT_ONCE = 16
 _KEY = tuple(subscription.primary_key.columns)
-_KEYED = (
-    subscription.c.user_id == bindparam("of_user"),
-    subscription.c.client_id == bindparam("of_client"),
-    subscription.c.folder_hash == bindparam("of_folder"),
-)
 _STANDING = ("epoch", "position", "sent_position", "generation", "state")
 _INSERT = insert(subscription).values(created_at=utc_now(), seen_at=utc_now())
-_MOVE = (
-    update(subscription)
-    .where(
-        *_KEYED,
-        subscription.c.epoch == bindparam("of_epoch"),
-        subscription.c.generation == bindparam("of_generation"),
-        subscription.c.position <= bindparam("to_position"),
-    )
-    .values(
-        position=bindparam("to_position"),
-        sent_position=bindparam("sent"),
-        state=bindparam("to_state"),
-        seen_at=utc_now(),
-    )
-)
 
 
 def _is_one_of(count: int) -> ColumnElement[bool]:
@@ -93,7 +74,7 @@ def _listed(keys: Iterable[Key]) -> dict[str, Any]:
 @cache
 def _locked(count: int, *, patient: bool) -> Select[Any]:
     standing = (subscription.c[name] for name in _STANDING)
-    rows = select(*_KEY, *standing).where(_is_one_of(count))
+    rows = select(*_KEY, *standing).where(_is_one_of(count)).order_by(*_KEY)
     return rows.with_for_update(skip_locked=not patient)
 
 
@@ -112,6 +93,25 @@ def _retaken(count: int) -> Update:
             position=bindparam("to_position"),
             sent_position=None,
             generation=subscription.c.generation + 1,
+            state=bindparam("to_state"),
+            seen_at=utc_now(),
+        )
+    )
+
+
+@cache
+def _moved(count: int) -> Update:
+    return (
+        update(subscription)
+        .where(
+            _is_one_of(count),
+            subscription.c.epoch == bindparam("of_epoch"),
+            subscription.c.generation == bindparam("of_generation"),
+            subscription.c.position <= bindparam("to_position"),
+        )
+        .values(
+            position=bindparam("to_position"),
+            sent_position=bindparam("sent"),
             state=bindparam("to_state"),
             seen_at=utc_now(),
         )
@@ -290,26 +290,38 @@ def _state_of(start: Start) -> str:
     return LIVE if start.resumed else NEW
 
 
-def _keyed(key: Key) -> dict[str, Any]:
-    return {"of_user": key.user_id, "of_client": key.client_id, "of_folder": key.folder_hash}
-
-
 def move(connection: Connection, marks: Iterable[Mark]) -> None:
     """Store new standings: forward only, and only those of the newest generation and its epoch.
 
-    A row that an expiry removed is not put back. In the order of the key, so that two workers
-    that flush at once never wait for each other crosswise.
+    A row that an expiry removed is not put back. All are locked in the order of the key, so that
+    two workers that flush at once never wait for each other crosswise.
     """
-    values = [
-        _keyed(mark.key)
-        | {
-            "of_epoch": mark.epoch,
-            "of_generation": mark.generation,
-            "to_position": mark.position,
-            "sent": mark.sent_position,
-            "to_state": mark.state,
-        }
-        for mark in sorted(marks)
-    ]
-    if values:
-        connection.execute(_MOVE, values)
+    alike: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
+    for mark in sorted(marks):
+        alike[mark[1:]].append(mark.key)
+    alone = [(standing, keys[0]) for standing, keys in alike.items() if len(keys) == 1]
+    if len(alone) < len(alike):
+        _lock_in_order(connection, sorted(key for keys in alike.values() for key in keys))
+    for standing, keys in alike.items():
+        for some in _in_parts(keys if len(keys) > 1 else []):
+            connection.execute(_moved(len(some)), _standing(standing) | _listed(some))
+    if alone:
+        one_by_one = sorted(alone, key=itemgetter(1))
+        values = [_standing(standing) | _listed([key]) for standing, key in one_by_one]
+        connection.execute(_moved(1), values)
+
+
+def _standing(standing: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the values of a mark without its key, for `_moved`."""
+    names = ("of_epoch", "of_generation", "to_position", "sent", "to_state")
+    return dict(zip(names, standing, strict=True))
+
+
+def _lock_in_order(connection: Connection, keys: Sequence[Key]) -> None:
+    for some in _in_parts(keys):
+        _lock(connection, some, patient=True)
+
+
+def _in_parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[start : start + KEYS_AT_ONCE]

@@ -11,13 +11,15 @@ from gevent.lock import BoundedSemaphore
 from sqlalchemy import exc, select
 
 from events_app import event, subscriptions, uri
-from events_app.arrivals import MOST_TOGETHER, Arrivals
+from events_app.arrivals import COMPANY_SECONDS, MOST_TOGETHER, Arrivals
+from events_app.clock import Bell
 from events_app.database import Database
 from events_app.resumption import Start
 from events_app.schema import FRESH, subscription
 from events_app.scope import Watcher
 from events_app.subscriptions import Arrival
 from tests import kept, reused, statements
+from tests.manual_clock import ManualClock
 from tests.subscribed import (
     LIMITS,
     OTHER,
@@ -41,7 +43,7 @@ def url(request: pytest.FixtureRequest, engine: str) -> str:
 
 @pytest.fixture
 def arrivals(database: Database) -> Arrivals:
-    return Arrivals(database, LIMITS, BoundedSemaphore(12))
+    return Arrivals(database, ManualClock(), LIMITS, BoundedSemaphore(12))
 
 
 def never() -> bool:
@@ -172,6 +174,44 @@ def test_no_group_is_larger_than_it_may_be(database: Database, arrivals: Arrival
     assert run.count(statements.COMMIT) == 2
 
 
+class Meeting(ManualClock):
+    """A clock by which others come while somebody waits for company."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coming: list[Callable[[], gevent.Greenlet[..., Start | None]]] = []
+        self.came: list[gevent.Greenlet[..., Start | None]] = []
+        self.waited: list[float] = []
+
+    def wait(self, bell: Bell, timeout: float) -> None:
+        for come_in in self.coming:
+            self.came.append(come_in())
+            gevent.sleep(0)
+        self.coming.clear()
+        before = self.now
+        super().wait(bell, timeout)
+        self.waited.append(round(self.now - before, 6))
+
+
+@pytest.mark.parametrize(("others", "waited"), [(3, COMPANY_SECONDS), (MOST_TOGETHER, 0)])
+def test_who_comes_just_behind_a_group_waits_for_company(
+    database: Database, others: int, waited: float
+) -> None:
+    """Until as many are there as are taken at once; the one who came first waited for nobody."""
+    clock = Meeting()
+    arrivals = Arrivals(database, clock, LIMITS, BoundedSemaphore(12))
+    run = statements.watch(database.engine)
+    one = Arrival(watcher(client=None), None)
+    clock.coming = [lambda: gevent.spawn(arrivals.connect, one, never)] * others
+    assert arrivals.connect(one, never) is not None
+    assert (run.count(statements.COMMIT), clock.waited) == (1, [])
+    while len(clock.came) < others:
+        gevent.sleep(0)
+    assert all(each.get(timeout=20) for each in clock.came)
+    assert run.count(statements.COMMIT) == 2
+    assert clock.waited[0] == waited
+
+
 def test_of_two_of_one_subscription_the_later_one_has_the_later_generation(
     database: Database, arrivals: Arrivals
 ) -> None:
@@ -237,7 +277,7 @@ def test_what_everybody_would_meet_is_met_once(sqlite_url: str) -> None:
     """Each of them alone would wait as long as all of them together."""
     database = Failing(sqlite_url)
     database.error = exc.TimeoutError("the pool has no connection")
-    arrivals = Arrivals(database, LIMITS, BoundedSemaphore(12))
+    arrivals = Arrivals(database, ManualClock(), LIMITS, BoundedSemaphore(12))
     coming = [Arrival(watcher(f"/{n}"), None) for n in range(3)]
     waiting = [gevent.spawn(arrivals.connect, each, never) for each in coming]
     gevent.joinall(waiting, timeout=20)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy
 from sqlalchemy import select
 
 from events_app import event, journal, subscriptions
@@ -25,6 +26,7 @@ from tests.subscribed import (
     count,
     cursor,
     is_of,
+    key,
     live_at,
     mark,
     move,
@@ -40,6 +42,21 @@ def url(request: pytest.FixtureRequest, engine: str) -> str:
 
 
 DEADLINE_SECONDS = 20
+ROOMY = LIMITS._replace(subscriptions_per_user=10_000)
+
+
+def come(database: Database, watchers: Iterable[Watcher]) -> list[Start | None]:
+    """Let all of them connect together."""
+    group = [Arrival(who, None) for who in watchers]
+    return database.write(lambda db: subscriptions.connect_all(db, group, ROOMY))
+
+
+def fill(database: Database, count: int) -> list[Watcher]:
+    """Remember so many clients; return who watches."""
+    watchers = [watcher(client=str(uuid.UUID(int=n)), user=str(n % 50)) for n in range(count)]
+    for start in range(0, count, 100):
+        come(database, watchers[start : start + 100])
+    return watchers
 
 
 # The first connection.
@@ -155,19 +172,44 @@ def test_many_marks_are_stored_at_once_and_bad_ones_harm_no_other(database: Data
     move(database)
 
 
-def test_marks_are_stored_in_the_order_of_their_keys(database: Database) -> None:
+@pytest.mark.parametrize("alike", [True, False])
+def test_marks_lock_their_rows_in_the_order_of_their_keys(
+    database: Database, *, alike: bool
+) -> None:
     """Else two workers that store at once could each wait for the other."""
-    watchers = [watcher(f"/{number}") for number in range(9)]
-    marks = [mark(connect(database, who), 0, who=who) for who in watchers]
-    told: list[Any] = []
+    watchers = [watcher(f"/{number}") for number in range(40)]
+    marks = [
+        mark(start, 0 if alike or number % 2 else number, who=who)
+        for number, who in enumerate(watchers)
+        if (start := connect(database, who, limits=ROOMY))
+    ]
+    locked: list[str] = []
+    hashes = {key(who).folder_hash for who in watchers}
 
-    class Listening:
-        def execute(self, _: object, values: list[dict[str, Any]]) -> None:
-            told.extend((v["of_user"], v["of_client"], v["of_folder"]) for v in values)
+    def note(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        del cursor, context
+        if statement.startswith("SELECT"):
+            assert "ORDER BY" in statement
+            values = parameters.values() if isinstance(parameters, dict) else parameters
+            locked.extend(each for each in values if each in hashes)
 
-    subscriptions.move(Listening(), reversed(marks))  # type: ignore[arg-type] # it only listens
-    assert told == sorted(told)
-    assert len(told) == 9
+    sqlalchemy.event.listen(database.engine, "do_execute", note)
+    move(database, *reversed(marks))
+    sqlalchemy.event.remove(database.engine, "do_execute", note)
+    assert locked == sorted(hashes)
+    positions = [stored(database, who).position for who in watchers]
+    assert positions == [each.position for each in marks]
+    assert {stored(database, who).state for who in watchers} == {LIVE}
+
+
+def test_marks_that_say_the_same_are_stored_by_few_statements(database: Database) -> None:
+    watchers = fill(database, 32)
+    starts = come(database, watchers)
+    marks = [mark(start, 0, who=who) for start, who in zip(starts, watchers, strict=True) if start]
+    run = statements.watch(database.engine)
+    move(database, *marks)
+    assert len([each for each in run if "file_event_subscription" in each]) == 4
+    assert {stored(database, who).state for who in watchers} == {LIVE}
 
 
 # Two at once.
@@ -213,21 +255,6 @@ def test_connects_of_many_clients_at_once_all_get_their_generation(url: str) -> 
 # Many at once.
 
 
-def come(database: Database, watchers: Iterable[Watcher]) -> list[Start | None]:
-    """Let all of them connect together."""
-    group = [Arrival(who, None) for who in watchers]
-    return database.write(lambda db: subscriptions.connect_all(db, group, ROOMY))
-
-
-def fill(database: Database, count: int) -> list[Watcher]:
-    """Remember so many clients; return who watches."""
-    watchers = [watcher(client=str(uuid.UUID(int=n)), user=str(n % 50)) for n in range(count)]
-    for start in range(0, count, 100):
-        come(database, watchers[start : start + 100])
-    return watchers
-
-
-ROOMY = LIMITS._replace(subscriptions_per_user=10_000)
 WHOLE = {
     "sqlite": "SCAN file_event_subscription",
     "postgresql": "Seq Scan on file_event_subscription",
