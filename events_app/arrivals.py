@@ -90,7 +90,8 @@ class Arrivals:
     def _take_all(self) -> None:
         try:
             while self._waiting:
-                self._take(self._next_group())
+                if group := self._next_group():
+                    self._take(group)
                 self._is_full.clear()
                 if len(self._waiting) < MOST_TOGETHER:
                     self._clock.wait(self._is_full, COMPANY_SECONDS)

@@ -230,6 +230,15 @@ def test_who_has_left_takes_nothing_and_holds_nobody_up(
     assert database.read(count) == 1
 
 
+def test_for_those_who_have_all_left_there_is_no_transaction(
+    database: Database, arrivals: Arrivals
+) -> None:
+    run = statements.watch(database.engine)
+    assert arrivals.connect(Arrival(watcher(), None), lambda: True) is None
+    gevent.sleep(0)
+    assert (run, arrivals._is_taking) == ([], False)
+
+
 # What goes wrong.
 
 
