@@ -6,10 +6,24 @@ migration would then build another table. A new meaning is a new class.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String, Text, case, types
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Integer,
+    String,
+    Text,
+    and_,
+    bindparam,
+    case,
+    or_,
+    types,
+)
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
@@ -135,6 +149,30 @@ def _postgresql_now(*_: Any, **__: Any) -> str:
 @compiles(utc_now, "mysql", "mariadb")
 def _mysql_now(*_: Any, **__: Any) -> str:
     return "(UTC_TIMESTAMP(6))"
+
+
+def is_one_of(columns: Sequence[ColumnElement[Any]], count: int) -> ColumnElement[bool]:
+    """Make the condition that `columns` hold one of so many keys, whose values `listed` names.
+
+    Not IN with a list of tuples: SQLite would read the whole table or index.
+    """
+    keys = range(count)
+    return or_(
+        *(and_(*(column == bindparam(_name(column, n)) for column in columns)) for n in keys)
+    )
+
+
+def listed(columns: Sequence[ColumnElement[Any]], keys: Iterable[Iterable[Any]]) -> dict[str, Any]:
+    """Return the values that `is_one_of` wants for `keys`."""
+    return {
+        _name(column, number): value
+        for number, key in enumerate(keys)
+        for column, value in zip(columns, key, strict=True)
+    }
+
+
+def _name(column: ColumnElement[Any], number: int) -> str:
+    return f"{column.key}_{number}"
 
 
 class octets(FunctionElement[int]):  # noqa: N801 -- an SQL function, written as one

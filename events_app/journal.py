@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from events_app import errors, event
-from events_app.columns import readable_time, utc_now
+from events_app.columns import is_one_of, listed, readable_time, utc_now
 from events_app.schema import journal, outbox, state
 
 # A page is read in one go: larger ones would hold the event loop for more than a few milliseconds.
@@ -36,6 +36,7 @@ PRUNE_ROWS = 1_000
 PRUNABLE_ROWS = 10_000
 # Of one statement.
 REPLAYS_AT_ONCE = 8
+KEYS_AT_ONCE = 50
 
 _COLUMNS = [journal.c[name] for name in event.Row._fields]
 
@@ -85,9 +86,9 @@ _AFTER = (
     .limit(bindparam("rows"))
 )
 _AFTER_OF_USER = _AFTER.where(journal.c.user_id == bindparam("user_id"))
-_OF_KEYS = select(journal.c.user_id, journal.c.event_key, journal.c.position).where(
-    tuple_(journal.c.user_id, journal.c.event_key).in_(bindparam("keys", expanding=True))
-)
+_EVENT_KEY = (journal.c.user_id, journal.c.event_key)
+_KEPT = select(*_EVENT_KEY, journal.c.position)
+_OF_KEYS = _KEPT.where(tuple_(*_EVENT_KEY).in_(bindparam("keys", expanding=True)))
 _TAG = select(journal.c.tag).where(journal.c.position == bindparam("position"))
 _OUTBOX_HOLDS = select(outbox.c.id).order_by(outbox.c.id).offset(bindparam("rows")).limit(1)
 
@@ -232,8 +233,26 @@ def positions_of_keys(
     connection: Connection, keys: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], int]:
     """Return the position of each (user, event key) that has one, of at most `PAGE_ROWS`."""
-    found = connection.execute(_OF_KEYS, {"keys": keys})
-    return {(row.user_id, row.event_key): row.position for row in found}
+    if connection.dialect.name != "sqlite":
+        rows = connection.execute(_OF_KEYS, {"keys": keys}).all()
+    else:
+        rows = [row for part in _parts(keys) for row in _of_few_keys(connection, part)]
+    return {(user_id, key): position for user_id, key, position in rows}
+
+
+def _parts(keys: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[start : start + KEYS_AT_ONCE]
+
+
+def _of_few_keys(connection: Connection, keys: Sequence[tuple[str, str]]) -> Sequence[Any]:
+    return connection.execute(_of_few(len(keys)), listed(_EVENT_KEY, keys)).all()
+
+
+@cache
+def _of_few(count: int) -> Select[Any]:
+    """Make the statement for SQLite, which has no way to look up a list of pairs in an index."""
+    return _KEPT.where(is_one_of(_EVENT_KEY, count))
 
 
 class Replay(NamedTuple):

@@ -40,7 +40,6 @@ from sqlalchemy import (
     insert,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -48,6 +47,7 @@ from sqlalchemy.dialects import postgresql
 from events_app import errors, event, failures, intake
 from events_app.columns import readable_time, utc_now
 from events_app.database import Database
+from events_app.journal import positions_of_keys
 from events_app.schema import journal, outbox, state
 
 log = logging.getLogger(__name__)
@@ -88,9 +88,6 @@ _DELETE_ON_POSTGRESQL = delete(outbox).where(
 _DELETE_ON_MYSQL = text(
     "DELETE o FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) p "
     f"STRAIGHT_JOIN {outbox.name} o FORCE INDEX (PRIMARY) ON o.id = p.id"
-)
-_KNOWN_KEYS = select(journal.c.user_id, journal.c.event_key).where(
-    tuple_(journal.c.user_id, journal.c.event_key).in_(bindparam("keys", expanding=True))
 )
 _ADVANCE = (
     update(state)
@@ -227,8 +224,7 @@ def _reject_repeated_keys(connection: Connection, values: Sequence[Values]) -> N
 def _known_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
     known: set[tuple[str, str]] = set()
     for part in _parts(keys):
-        found = connection.execute(_KNOWN_KEYS, {"keys": part})
-        known.update((row.user_id, row.event_key) for row in found)
+        known.update(positions_of_keys(connection, part))
     return known
 
 

@@ -21,22 +21,19 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
     Select,
     Update,
-    and_,
     bindparam,
     exc,
     insert,
-    or_,
     select,
     update,
 )
 
 from events_app import event, expiry, fitness, resumption
-from events_app.columns import utc_now
+from events_app.columns import is_one_of, listed, utc_now
 from events_app.database import Database
 from events_app.resumption import Claim, Start
 from events_app.schema import LIVE, NEW, subscription
@@ -49,45 +46,23 @@ _STANDING = ("epoch", "position", "sent_position", "generation", "state")
 _INSERT = insert(subscription).values(created_at=utc_now(), seen_at=utc_now())
 
 
-def _is_one_of(count: int) -> ColumnElement[bool]:
-    """Make the condition that a row has one of so many keys.
-
-    Not IN with a list of tuples: SQLite would read the whole table.
-    """
-    return or_(
-        *(
-            and_(*(column == bindparam(f"{column.name}_{number}") for column in _KEY))
-            for number in range(count)
-        )
-    )
-
-
-def _listed(keys: Iterable[Key]) -> dict[str, Any]:
-    """Return the values for `_is_one_of`."""
-    return {
-        f"{name}_{number}": value
-        for number, key in enumerate(keys)
-        for name, value in zip(Key._fields, key, strict=True)
-    }
-
-
 @cache
 def _locked(count: int, *, patient: bool) -> Select[Any]:
     standing = (subscription.c[name] for name in _STANDING)
-    rows = select(*_KEY, *standing).where(_is_one_of(count)).order_by(*_KEY)
+    rows = select(*_KEY, *standing).where(is_one_of(_KEY, count)).order_by(*_KEY)
     return rows.with_for_update(skip_locked=not patient)
 
 
 @cache
 def _existing(count: int) -> Select[Any]:
-    return select(*_KEY).where(_is_one_of(count))
+    return select(*_KEY).where(is_one_of(_KEY, count))
 
 
 @cache
 def _retaken(count: int) -> Update:
     return (
         update(subscription)
-        .where(_is_one_of(count))
+        .where(is_one_of(_KEY, count))
         .values(
             epoch=bindparam("to_epoch"),
             position=bindparam("to_position"),
@@ -104,7 +79,7 @@ def _moved(count: int) -> Update:
     return (
         update(subscription)
         .where(
-            _is_one_of(count),
+            is_one_of(_KEY, count),
             subscription.c.epoch == bindparam("of_epoch"),
             subscription.c.generation == bindparam("of_generation"),
             subscription.c.position <= bindparam("to_position"),
@@ -205,17 +180,17 @@ def _lock(connection: Connection, keys: Iterable[Key], *, patient: bool) -> _Sto
 
     Who is `patient` waits for the latter.
     """
-    if not (listed := _listed(keys)):
+    if not (values := listed(_KEY, keys)):
         return {}
-    found = connection.execute(_locked(len(listed) // len(_KEY), patient=patient), listed).all()
+    found = connection.execute(_locked(len(values) // len(_KEY), patient=patient), values).all()
     return {Key(*row[: len(_KEY)]): row for row in found}
 
 
 def _there(connection: Connection, keys: Iterable[Key]) -> set[Key]:
     """Tell which of the rows are there, locked or not."""
-    if not (listed := _listed(keys)):
+    if not (values := listed(_KEY, keys)):
         return set()
-    found = connection.execute(_existing(len(listed) // len(_KEY)), listed).all()
+    found = connection.execute(_existing(len(values) // len(_KEY)), values).all()
     return {Key(*row) for row in found}
 
 
@@ -263,7 +238,7 @@ def _retake(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> Non
             alike[start.epoch, start.point.position, _state_of(start)].append(key)
     for (epoch, position, state), keys in alike.items():
         to = {"to_epoch": epoch, "to_position": position, "to_state": state}
-        connection.execute(_retaken(len(keys)), to | _listed(keys))
+        connection.execute(_retaken(len(keys)), to | listed(_KEY, keys))
 
 
 def _insert(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> None:
@@ -304,10 +279,10 @@ def move(connection: Connection, marks: Iterable[Mark]) -> None:
         _lock_in_order(connection, sorted(key for keys in alike.values() for key in keys))
     for standing, keys in alike.items():
         for some in _in_parts(keys if len(keys) > 1 else []):
-            connection.execute(_moved(len(some)), _standing(standing) | _listed(some))
+            connection.execute(_moved(len(some)), _standing(standing) | listed(_KEY, some))
     if alone:
         one_by_one = sorted(alone, key=itemgetter(1))
-        values = [_standing(standing) | _listed([key]) for standing, key in one_by_one]
+        values = [_standing(standing) | listed(_KEY, [key]) for standing, key in one_by_one]
         connection.execute(_moved(1), values)
 
 

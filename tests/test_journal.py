@@ -342,6 +342,23 @@ def test_single_rows_are_found_by_their_keys(full: Database) -> None:
         assert plans.WHOLE[name] not in plan
 
 
+@pytest.mark.parametrize("count", [1, 2, 60])
+def test_event_keys_are_found_by_their_index(database: Database, count: int) -> None:
+    """Given a list of pairs, SQLite reads all of the index: every step of the mover did so."""
+    name = database.engine.dialect.name
+    kept.keep(
+        database,
+        (kept.row(n, user_id=str(n % 50), event_key=f"k{n}") for n in range(1, MANY + 1)),
+    )
+    plans.analyze(database)
+    keys = [(str(n % 50), f"k{n}") for n in range(100, 100 + count)]
+    plan = plans.of(database, lambda db: journal.positions_of_keys(db, [*keys, ("7", "none")]))
+    assert "file_event_journal_user_key" in plan
+    assert plans.WHOLE[name] not in plan
+    found = database.read(lambda db: journal.positions_of_keys(db, [*keys, ("7", "none")]))
+    assert found == {key: 100 + n for n, key in enumerate(keys)}
+
+
 def test_the_databases_time_moves_within_a_transaction(database: Database) -> None:
     """PostgreSQL's now() would stand still from the transaction's begin, before the lock was had.
 
