@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     JSON,
@@ -31,6 +31,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 # SQLite gives only an `INTEGER PRIMARY KEY` its own rowid; its integers are 64 bits wide anyway.
 BigInt = BigInteger().with_variant(Integer(), "sqlite")
+
+T = TypeVar("T")
 
 # What every engine and Python can say, in any time zone.
 EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
@@ -173,6 +175,15 @@ def listed(columns: Sequence[ColumnElement[Any]], keys: Iterable[Iterable[Any]])
 
 def _name(column: ColumnElement[Any], number: int) -> str:
     return f"{column.key}_{number}"
+
+
+def filled(keys: Iterable[T], count: int) -> list[T]:
+    """Repeat the last of several keys until there are `count`.
+
+    Else a statement would be made, compiled and kept for every number of them.
+    """
+    found = list(keys)
+    return found if len(found) < 2 else found + found[-1:] * (count - len(found))  # noqa: PLR2004 -- several
 
 
 class octets(FunctionElement[int]):  # noqa: N801 -- an SQL function, written as one

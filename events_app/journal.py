@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from events_app import errors, event
-from events_app.columns import is_one_of, listed, readable_time, utc_now
+from events_app.columns import filled, is_one_of, listed, readable_time, utc_now
 from events_app.schema import journal, outbox, state
 
 # A page is read in one go: larger ones would hold the event loop for more than a few milliseconds.
@@ -285,13 +285,14 @@ def pasts(connection: Connection, replays: Sequence[Replay], most: int) -> list[
 
 def _look_over(connection: Connection, replays: Sequence[Replay], most: int) -> list[Past]:
     values: dict[str, Any] = {"rows": most + 1}
-    for number, each in enumerate(replays):
+    asked = filled(replays, REPLAYS_AT_ONCE)
+    for number, each in enumerate(asked):
         values[f"user_{number}"] = each.user_id
         values[f"fs_{number}"] = each.fs
         values[f"after_{number}"] = each.position
         values[f"folders_{number}"] = sorted(each.root)
-    rows = connection.execute(_pasts(len(replays)), values).all()
-    return [Past(*map(int, past)) for _, *past in sorted(rows)]
+    rows = connection.execute(_pasts(len(asked)), values).all()
+    return [Past(*map(int, past)) for _, *past in sorted(rows)[: len(replays)]]
 
 
 def raise_epoch(connection: Connection, seen_epoch: int, above: int = 0) -> bool:

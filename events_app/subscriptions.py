@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 
 from events_app import event, expiry, fitness, resumption
-from events_app.columns import is_one_of, listed, utc_now
+from events_app.columns import filled, is_one_of, listed, utc_now
 from events_app.database import Database
 from events_app.resumption import Claim, Start
 from events_app.schema import LIVE, NEW, subscription
@@ -180,7 +180,7 @@ def _lock(connection: Connection, keys: Iterable[Key], *, patient: bool) -> _Sto
 
     Who is `patient` waits for the latter.
     """
-    if not (values := listed(_KEY, keys)):
+    if not (values := listed(_KEY, filled(keys, KEYS_AT_ONCE))):
         return {}
     found = connection.execute(_locked(len(values) // len(_KEY), patient=patient), values).all()
     return {Key(*row[: len(_KEY)]): row for row in found}
@@ -188,7 +188,7 @@ def _lock(connection: Connection, keys: Iterable[Key], *, patient: bool) -> _Sto
 
 def _there(connection: Connection, keys: Iterable[Key]) -> set[Key]:
     """Tell which of the rows are there, locked or not."""
-    if not (values := listed(_KEY, keys)):
+    if not (values := listed(_KEY, filled(keys, KEYS_AT_ONCE))):
         return set()
     found = connection.execute(_existing(len(values) // len(_KEY)), values).all()
     return {Key(*row) for row in found}
@@ -238,7 +238,8 @@ def _retake(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> Non
             alike[start.epoch, start.point.position, _state_of(start)].append(key)
     for (epoch, position, state), keys in alike.items():
         to = {"to_epoch": epoch, "to_position": position, "to_state": state}
-        connection.execute(_retaken(len(keys)), to | listed(_KEY, keys))
+        some = filled(keys, KEYS_AT_ONCE)
+        connection.execute(_retaken(len(some)), to | listed(_KEY, some))
 
 
 def _insert(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> None:
@@ -279,7 +280,8 @@ def move(connection: Connection, marks: Iterable[Mark]) -> None:
         _lock_in_order(connection, sorted(key for keys in alike.values() for key in keys))
     for standing, keys in alike.items():
         for some in _in_parts(keys if len(keys) > 1 else []):
-            connection.execute(_moved(len(some)), _standing(standing) | listed(_KEY, some))
+            full = filled(some, KEYS_AT_ONCE)
+            connection.execute(_moved(len(full)), _standing(standing) | listed(_KEY, full))
     if alone:
         one_by_one = sorted(alone, key=itemgetter(1))
         values = [_standing(standing) | listed(_KEY, [key]) for standing, key in one_by_one]

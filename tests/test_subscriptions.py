@@ -196,7 +196,7 @@ def test_marks_lock_their_rows_in_the_order_of_their_keys(
     sqlalchemy.event.listen(database.engine, "do_execute", note)
     move(database, *reversed(marks))
     sqlalchemy.event.remove(database.engine, "do_execute", note)
-    assert locked == sorted(hashes)
+    assert list(dict.fromkeys(locked)) == sorted(hashes)
     positions = [stored(database, who).position for who in watchers]
     assert positions == [each.position for each in marks]
     assert {stored(database, who).state for who in watchers} == {LIVE}
