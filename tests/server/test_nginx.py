@@ -275,9 +275,7 @@ def test_a_reload_of_nginx_and_then_of_events_app_ends_every_stream_cleanly(
     with contextlib.ExitStack() as stack:
         readers = test_shutdown.open_streams(draining, stack)
         old = draining.nginx.reload()
-        assert draining.process is not None
-        draining.process.send_signal(signal.SIGHUP)
-        ends = test_shutdown.read_to_the_end(readers, time.monotonic())
+        ends = test_shutdown.reload(draining, readers)
         test_shutdown.assert_clean(ends)
         test_shutdown.assert_goes_on(draining, ends)
         eventually(lambda: all(map(is_gone, old)), what="nginx's old workers end")

@@ -141,18 +141,19 @@ def test_what_would_not_start_is_not_reloaded(
     words: str,
 ) -> None:
     """The streams go on, new ones begin, and the log says what is wrong."""
-    token = signed_by(RSA)
-    before = program.server.worker_pids()
-    with Reader(program.server, token=token) as reader:
+    token, server = signed_by(RSA), program.server
+    eventually(lambda: len(server.worker_pids()) == server.workers, what="all workers begin")
+    before = server.worker_pids()
+    with Reader(server, token=token) as reader:
         reader.expect("subscribed")
         spoil(program)
         program.hang_up()
         eventually(lambda: program.refusals() == 1, what="the reload is refused")
-        assert words in program.server.log.read_text()
-        assert program.server.worker_pids() == before
-        program.server.append("create", "/a")
+        assert words in server.log.read_text()
+        assert server.worker_pids() == before
+        server.append("create", "/a")
         assert [change["from"] for change in reader.changes(1)] == ["/a"]
-        with Reader(program.server, token=token) as another:
+        with Reader(server, token=token) as another:
             another.expect("subscribed")
         mend(program)
         program.reload()

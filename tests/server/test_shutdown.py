@@ -88,6 +88,22 @@ def test_a_connection_that_says_nothing_holds_no_stop_up(draining: Server) -> No
         assert silent.recv(1) == b""
 
 
+def reload(server: Server, readers: list[Reader]) -> list[End]:
+    """Reload, and read all streams side by side; their seconds begin when new workers do.
+
+    Before that it is tried whether these would start.
+    """
+
+    def begun() -> int:
+        return server.log.read_text().count("Booting worker")
+
+    before = begun()
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: begun() == before + server.workers, what="new workers begin")
+    return read_to_the_end(readers, time.monotonic())
+
+
 def open_streams(server: Server, stack: contextlib.ExitStack) -> list[Reader]:
     """Open many streams, on both workers."""
     readers = [stack.enter_context(Reader(server)) for _ in range(STREAMS)]
@@ -188,13 +204,7 @@ def test_a_reload_ends_the_streams_cleanly_while_the_socket_keeps_accepting(
         old = set(draining.worker_pids())
         knocking = Knocking(draining)
         knocking.start()
-        process = draining.process
-        assert process is not None
-        process.send_signal(signal.SIGHUP)
-        # Before that it is tried whether new workers would start.
-        booting = 2 * draining.workers
-        eventually(lambda: draining.log.read_text().count("Booting worker") == booting)
-        ends = read_to_the_end(readers, time.monotonic())
+        ends = reload(draining, readers)
         eventually(lambda: old.isdisjoint(draining.worker_pids()), what="only new workers")
         knocking.stop()
         assert_clean(ends)
