@@ -6,7 +6,7 @@ migration would then build another table. A new meaning is a new class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -183,7 +183,14 @@ def filled(keys: Iterable[T], count: int) -> list[T]:
     Else a statement would be made, compiled and kept for every number of them.
     """
     found = list(keys)
-    return found if len(found) < 2 else found + found[-1:] * (count - len(found))  # noqa: PLR2004 -- several
+    # A single one is a statement of its own, the most frequent of all.
+    return found + found[-1:] * (count - len(found)) if found[1:] else found
+
+
+def parts(things: Sequence[T], each: int) -> Iterator[Sequence[T]]:
+    """Yield `things` in parts of so many, for statements that take no more."""
+    for start in range(0, len(things), each):
+        yield things[start : start + each]
 
 
 class octets(FunctionElement[int]):  # noqa: N801 -- an SQL function, written as one

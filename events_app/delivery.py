@@ -88,14 +88,15 @@ class Delivery:
         last = self.written[-1][1] if self.written else self.position
         if position == last and not change and self.state != schema.NEW:
             return
-        note = written(now, position, change=change)
-        if self.written and self.written[-1][0] == note[0]:
-            note = (*note[:2], self.written[-1][2] or change)
-        self._note(note)
+        self._note(written(now, position, change=change))
 
     def _note(self, note: Written) -> None:
+        second, position, change = note
         before = self.written
-        if before and before[-1][0] == note[0]:
+        if before and before[-1][0] == second:
+            *_, had_change = before[-1]
+            if had_change and not change:
+                note = (second, position, True)
             before = before[:-1]
         self.written = (*before, note)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from events_app import errors, event
-from events_app.columns import filled, is_one_of, listed, readable_time, utc_now
+from events_app.columns import filled, is_one_of, listed, parts, readable_time, utc_now
 from events_app.schema import journal, outbox, state
 
 # A page is read in one go: larger ones would hold the event loop for more than a few milliseconds.
@@ -170,11 +170,15 @@ def head(connection: Connection, seen: int = 0) -> Head:
 class Ends(NamedTuple):
     """Where the journal begins and ends; `tags` are those at the positions that were asked for."""
 
-    last_position: int
     floor_position: int
     epoch: int
     end: event.Point
     tags: Mapping[int, int]
+
+    @property
+    def last_position(self) -> int:
+        """The position of the last row."""
+        return self.end.position
 
 
 def ends(connection: Connection, seen: Iterable[int]) -> Ends:
@@ -184,7 +188,7 @@ def ends(connection: Connection, seen: Iterable[int]) -> Ends:
         raise errors.SchemaError(_NO_STATE)
     last, floor, epoch, last_tag, *_ = found[0]
     tags = {position: tag for *_, position, tag in found if position is not None}
-    return Ends(last, floor, epoch, event.Point(last, last_tag or 0), tags)
+    return Ends(floor, epoch, event.Point(last, last_tag or 0), tags)
 
 
 def outbox_holds(connection: Connection, rows: int) -> bool:
@@ -236,13 +240,9 @@ def positions_of_keys(
     if connection.dialect.name != "sqlite":
         rows = connection.execute(_OF_KEYS, {"keys": keys}).all()
     else:
-        rows = [row for part in _parts(keys) for row in _of_few_keys(connection, part)]
+        few = parts(keys, KEYS_AT_ONCE)
+        rows = [row for part in few for row in _of_few_keys(connection, part)]
     return {(user_id, key): position for user_id, key, position in rows}
-
-
-def _parts(keys: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        yield keys[start : start + KEYS_AT_ONCE]
 
 
 def _of_few_keys(connection: Connection, keys: Sequence[tuple[str, str]]) -> Sequence[Any]:
@@ -277,10 +277,8 @@ class Past(NamedTuple):
 
 def pasts(connection: Connection, replays: Sequence[Replay], most: int) -> list[Past]:
     """Look over the rows of each replay, at most `most` + 1 of them."""
-    found: list[Past] = []
-    for start in range(0, len(replays), REPLAYS_AT_ONCE):
-        found += _look_over(connection, replays[start : start + REPLAYS_AT_ONCE], most)
-    return found
+    some = parts(replays, REPLAYS_AT_ONCE)
+    return [past for part in some for past in _look_over(connection, part, most)]
 
 
 def _look_over(connection: Connection, replays: Sequence[Replay], most: int) -> list[Past]:

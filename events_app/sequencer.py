@@ -45,7 +45,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from events_app import errors, event, failures, intake
-from events_app.columns import readable_time, utc_now
+from events_app.columns import parts, readable_time, utc_now
 from events_app.database import Database
 from events_app.journal import positions_of_keys
 from events_app.schema import journal, outbox, state
@@ -223,7 +223,7 @@ def _reject_repeated_keys(connection: Connection, values: Sequence[Values]) -> N
 
 def _known_keys(connection: Connection, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
     known: set[tuple[str, str]] = set()
-    for part in _parts(keys):
+    for part in parts(keys, KEYS_PER_STATEMENT):
         known.update(positions_of_keys(connection, part))
     return known
 
@@ -259,7 +259,8 @@ def _delete(connection: Connection, ids: list[int]) -> int:
         return connection.execute(_DELETE_ON_POSTGRESQL, {"ids": ids}).rowcount
     if connection.dialect.name in {"mysql", "mariadb"}:
         return connection.execute(_DELETE_ON_MYSQL, {"ids": json.dumps(ids)}).rowcount
-    return sum(connection.execute(_DELETE, {"ids": part}).rowcount for part in _parts(ids))
+    some = parts(ids, KEYS_PER_STATEMENT)
+    return sum(connection.execute(_DELETE, {"ids": part}).rowcount for part in some)
 
 
 def _advance(connection: Connection, before: int, after: int) -> None:
@@ -268,10 +269,3 @@ def _advance(connection: Connection, before: int, after: int) -> None:
         raise errors.MoveMismatch(f"the state row left position {before} while it was locked")
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"NOTIFY {CHANNEL}"))
-
-
-def _parts(items: list[Any]) -> list[list[Any]]:
-    return [
-        items[start : start + KEYS_PER_STATEMENT]
-        for start in range(0, len(items), KEYS_PER_STATEMENT)
-    ]

@@ -482,8 +482,7 @@ class Stream:
         """
         if self._ending.is_withdrawn and name != sse.RECONNECT_REQUIRED:
             return
-        self._said = point or self._safe()
-        said = self._said
+        said = point or self._safe()
         if self._delivery is not None:
             self._delivery.sending((tells_upto or said).position)
         yield frame

@@ -15,7 +15,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 
 from events_app import event, expiry, fitness, resumption
-from events_app.columns import filled, is_one_of, listed, utc_now
+from events_app.columns import filled, is_one_of, listed, parts, utc_now
 from events_app.database import Database
 from events_app.resumption import Claim, Start
 from events_app.schema import LIVE, NEW, subscription
@@ -279,7 +279,7 @@ def move(connection: Connection, marks: Iterable[Mark]) -> None:
     if len(alone) < len(alike):
         _lock_in_order(connection, sorted(key for keys in alike.values() for key in keys))
     for standing, keys in alike.items():
-        for some in _in_parts(keys if len(keys) > 1 else []):
+        for some in parts(keys if len(keys) > 1 else [], KEYS_AT_ONCE):
             full = filled(some, KEYS_AT_ONCE)
             connection.execute(_moved(len(full)), _standing(standing) | listed(_KEY, full))
     if alone:
@@ -295,10 +295,5 @@ def _standing(standing: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _lock_in_order(connection: Connection, keys: Sequence[Key]) -> None:
-    for some in _in_parts(keys):
+    for some in parts(keys, KEYS_AT_ONCE):
         _lock(connection, some, patient=True)
-
-
-def _in_parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        yield keys[start : start + KEYS_AT_ONCE]
