@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bench import fold_histories, worker
 from bench import inside as patched
 from bench.file_app import App
-from bench.fold_histories import DEEPEST, FOLDERS
+from bench.fold_histories import DEEPEST, FILES_AT_A_TIME, FOLDERS, SAME_FILES
 from bench.table import SPREAD, Table, number, ratio, spread
 from events_app import garbage, merge
 from events_app.event import Change
@@ -34,11 +34,13 @@ SPEED = (
     " touches a file below it."
 )
 GROWTH = (
-    "The same at other lengths: medians, and the time beside that of ten times fewer rows, which in"
-    " a flat history are of ten times fewer files. *A dict* keeps the last row of each file, which"
-    " merges nothing rightly: what no longer fits the processor's caches grows faster than the work"
-    " even there. *Operations*: of the interpreter, each row's share, and all of them beside those"
-    " of ten times fewer rows."
+    "The same at other lengths: medians, and the cost beside that of ten times fewer rows.\n"
+    f"*Flat, the same files*: {SAME_FILES:,} files, however long the history is. *Flat, files in"
+    f" turn*: a tenth as many files as rows, {FILES_AT_A_TIME} of them at a time. *Flat*: as many,"
+    " and each row is about any of them. That grows faster than the work: what was last touched"
+    " thousands of rows ago is not in the processor's caches any more. So does *a dict*, which"
+    " keeps the last row of each file of the same history, and so merges nothing rightly."
+    " *Operations* are those of the interpreter."
 )
 
 
@@ -60,6 +62,8 @@ def _last_of_each(run: list[Change]) -> dict[str, Change]:
 
 KINDS = {
     "flat": Kind(fold_histories.flat),
+    "flat, the same files": Kind(fold_histories.flat_same_files),
+    "flat, files in turn": Kind(fold_histories.flat_in_turn),
     "nested folders": Kind(fold_histories.nested),
     "swaps and rings of up to 5": Kind(fold_histories.rings),
     "one ring of all files": Kind(fold_histories.one_ring),
@@ -72,8 +76,13 @@ KINDS = {
     "nested folders, second delivery": Kind(fold_histories.nested, _again),
     "flat, a dict": Kind(fold_histories.flat, _last_of_each),
 }
-GROWING = ("flat", "nested folders", "flat, a dict")
-COUNTED = GROWING[:2]
+GROWING = (
+    "flat, the same files",
+    "flat, files in turn",
+    "flat",
+    "flat, a dict",
+    "nested folders",
+)
 
 
 def measure(*, quick: bool) -> Table:
@@ -93,21 +102,16 @@ def measure_growth(*, quick: bool) -> Table:
     """Measure some kinds of history at all lengths."""
     sizes, rounds = (SIZES[:3], 1) if quick else (SIZES, 5)
     taken = {rows: _taken(GROWING, rows, rounds) for rows in sizes}
-    counted = {rows: {kind: [count_operations(kind, rows)] for kind in COUNTED} for rows in sizes}
     lines = []
-    for rows in sizes:
-        cells = [f"{rows:,}"]
-        for kind, seconds in taken[rows].items():
-            cells.append(number(rows / statistics.median(seconds)))
-            cells.append(_grown(taken, kind, rows))
-        for kind, [count] in counted[rows].items():
-            cells.append(number(count / rows))
-            cells.append(_grown(counted, kind, rows))
-        lines.append(cells)
-    measured = [f"{kind}, rows/s" for kind in GROWING]
-    measured += [f"{kind}, operations" for kind in COUNTED]
-    columns = [cell for name in measured for cell in (name, "growth")]
-    return Table("Fold by length", GROWTH, ("rows", *columns), lines)
+    for kind in GROWING:
+        counted = {rows: [float(count_operations(kind, rows))] for rows in sizes}
+        timed = {rows: taken[rows][kind] for rows in sizes}
+        for rows in sizes:
+            rate, each = rows / statistics.median(timed[rows]), counted[rows][0] / rows
+            cells = number(rate), _grown(timed, rows), number(each), _grown(counted, rows)
+            lines.append((kind, f"{rows:,}", *cells))
+    columns = ("history", "rows", "rows/s", "time grew", "operations per row", "they grew")
+    return Table("Fold by length", GROWTH, columns, lines)
 
 
 def count_operations(kind: str, rows: int) -> int:
@@ -116,9 +120,9 @@ def count_operations(kind: str, rows: int) -> int:
     return operations.count(lambda: KINDS[kind].fold(run))
 
 
-def _grown(costs: Mapping[int, Mapping[str, Sequence[float]]], kind: str, rows: int) -> str:
+def _grown(costs: Mapping[int, Sequence[float]], rows: int) -> str:
     tenth = costs.get(rows // 10)
-    return ratio(costs[rows][kind], tenth[kind]) if tenth else ""
+    return ratio(costs[rows], tenth) if tenth else ""
 
 
 def _taken(kinds: Sequence[str], rows: int, rounds: int) -> dict[str, list[float]]:

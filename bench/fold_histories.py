@@ -8,6 +8,8 @@ from bench.file_app import App, Entry
 
 FOLDERS = 36
 DEEPEST = 6
+SAME_FILES = 1_000
+FILES_AT_A_TIME = 100
 
 
 def flat(app: App, rows: int) -> None:
@@ -15,6 +17,22 @@ def flat(app: App, rows: int) -> None:
     folders, files = _begin(app, rows // 10)
     while len(app.rows) < rows:
         _touch(app, folders, files)
+
+
+def flat_same_files(app: App, rows: int) -> None:
+    """Do the same to as many files, however many rows there are."""
+    folders, files = _begin(app, SAME_FILES)
+    while len(app.rows) < rows:
+        _touch(app, folders, files)
+
+
+def flat_in_turn(app: App, rows: int) -> None:
+    """Do the same to a tenth as many files as rows, to some of them at a time."""
+    folders, files = _begin(app, rows // 10)
+    for start in range(0, len(files), FILES_AT_A_TIME):
+        worked_on = files[start : start + FILES_AT_A_TIME]
+        for _ in range(10 * len(worked_on)):
+            _touch(app, folders, worked_on)
 
 
 def flat_with_own(app: App, rows: int) -> None:

@@ -24,6 +24,7 @@ import sqlalchemy
 
 from events_app import schema
 from events_app.database import IDLE_IN_TRANSACTION_SECONDS
+from events_app.delivery import TICK_SECONDS
 from tests import conftest, databases
 from tests.frames import Reader
 from tests.server import harness, harness_kills
@@ -36,8 +37,8 @@ from tests.serving import Server, child_pids, eventually
 QUIET_USER = "quiet"
 # How long a real client bears it to hear nothing.
 PATIENCE_SECONDS = 3.0
-# Longer than it takes to freeze a worker after a frame of its own, shorter than it stays frozen.
-CONFIRM_SECONDS = 5.0
+# Longer than it takes to freeze a worker after a frame of its own, on a disk that others use too.
+CONFIRM_SECONDS = 12.0
 DRAIN_SECONDS = 0.5
 # What gunicorn gives the last requests of a worker that stops, beyond the drain.
 GRACE_SECONDS = 5.0
@@ -340,6 +341,8 @@ def freeze(place: Place, sessions: Sessions) -> Frozen:
             come_back(place, returned)
             before = {"dead": place.stored(dead), "returned": place.stored(returned)}
             place.check("still frozen")
+            proven_at = stopped_at + CONFIRM_SECONDS + TICK_SECONDS
+            eventually(lambda: time.monotonic() > proven_at, what="silence would be proof")
         eventually(lambda: place.ends_of(dead) == 1, what="it sees who is gone")
         returned.reader.connection.close()
         eventually(lambda: place.ends_of(returned) == 2, what="it sees who has left")
