@@ -24,6 +24,8 @@ from typing import Any, TypeVar, cast
 
 import sqlalchemy
 from gevent.threadpool import ThreadPool
+from pymysql.constants import FIELD_TYPE
+from pymysql.converters import conversions
 from sqlalchemy import Connection, Engine, ExceptionContext, event, exc, make_url
 
 from events_app import failures
@@ -52,6 +54,12 @@ STREAMS_AT_ONCE = 12
 # Below MySQL's wait for an idle connection (set below), so that no dead connection is handed out.
 POOL_RECYCLE_SECONDS = 50
 MYSQL_WAIT_SECONDS = 60
+
+# Times come as text, which `columns.UtcTime` reads: PyMySQL's own way to a `datetime` takes a
+# quarter of the time of a row of the journal.
+_PYMYSQL_CONVERSIONS = {
+    kind: convert for kind, convert in conversions.items() if kind != FIELD_TYPE.DATETIME
+}
 
 _FILE = "file"
 
@@ -107,15 +115,16 @@ def _connect_arguments(family: str, query: dict[str, Any], timeout_seconds: int)
             "keepalives_interval": max(1, timeout_seconds // 6),
             "keepalives_count": 3,
         }
-    timeouts = {
+    arguments = {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "read_timeout": timeout_seconds + ANSWER_SECONDS,
         "write_timeout": timeout_seconds,
+        "conv": _PYMYSQL_CONVERSIONS,
     }
     if any(name.startswith("ssl") for name in query):
         # Loading the certificates anew with every connect would block the loop for 30 ms.
-        return timeouts | {"ssl": ssl.create_default_context(cafile=query.get("ssl_ca"))}
-    return timeouts | {"ssl_disabled": True}
+        return arguments | {"ssl": ssl.create_default_context(cafile=query.get("ssl_ca"))}
+    return arguments | {"ssl_disabled": True}
 
 
 def _engine_arguments(family: str) -> dict[str, Any]:
