@@ -350,6 +350,9 @@ class Stream:
         while (moved := follower.advance()) or self._run_is_due():
             if not moved or self._run_is_due():
                 yield from self._send_run(follower)
+                # Else who reads more slowly than changes come would never be ended.
+                if self._closed or self._ending.is_due(self._now()):
+                    return
         if follower.end is not None:
             self._ending.give_up(self._now(), follower.end)
         elif follower.needs_page():

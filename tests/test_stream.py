@@ -566,6 +566,33 @@ def test_a_stream_whose_token_was_revoked_ends_at_once_and_loses_nothing(worker:
     assert again.told() == [("create", "/a", "")]
 
 
+@pytest.mark.parametrize("end", ["revoke", "stop"])
+def test_who_reads_more_slowly_than_changes_come_is_ended_too(worker: Worker, end: str) -> None:
+    """There is always something to be told when a frame has been taken."""
+    reader = worker.stream(debounce=0, drain=0)
+    reader.expect("subscribed")
+    for name in ("/a", "/b", "/c"):
+        worker.commit("create", name)
+        told = reader.expect("event")
+    worker.commit("create", "/d")
+    getattr(reader.stream, end)()
+    last = reader.expect("reconnect-required")
+    assert last.id == told.id
+    again = worker.stream(last_event_id=last.id, debounce=0)
+    again.expect("resumed")
+    assert again.told() == [("create", "/d", "")]
+
+
+def test_who_sends_no_more_and_reads_on_slowly_is_not_told_for_ever(worker: Worker) -> None:
+    reader = worker.stream(debounce=0)
+    reader.expect("subscribed")
+    worker.commit("create", "/a")
+    reader.expect("event")
+    worker.commit("create", "/b")
+    reader.stream.peer_closed()
+    assert reader.rest() == []
+
+
 def test_a_held_stream_whose_token_was_revoked_ends_too(worker: Worker) -> None:
     worker.database.away = True
     reader = worker.stream()
