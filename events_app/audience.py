@@ -168,10 +168,11 @@ class Audience:
         empty (everything was folded away) is not told to anybody.
         """
         follower, kind, before = self._follower, self.kind, self._follower.safe
-        told = follower.take_run()
+        told = follower.fold_run()
         watcher = kind.watcher
         cursor = Cursor.at(kind.epoch, told.after, watcher.user_id, watcher.folder).text()
         frames = sse.event_frames(told.changes, cursor, cursor, kind.payload)
+        follower.pass_run()
         if not frames:
             return Telling(self.number, before, told, b"", now)
         self.number += 1

@@ -139,13 +139,21 @@ class Follower:
 
     def take_run(self) -> Told:
         """Return the run, folded, and begin a new one."""
+        told = self.fold_run()
+        self.pass_run()
+        return told
+
+    def fold_run(self) -> Told:
+        """Return the run, folded; it goes on waiting, for what tells it may fail."""
         repeated = [change for position, change in self._run if position <= self._repeated_upto]
         others = [change for position, change in self._run if position > self._repeated_upto]
         changes = merge.fold(repeated, repeated=True, then=others)
+        return Told(len(self._run), changes, self.read)
+
+    def pass_run(self) -> None:
+        """Begin a new run: this one is told."""
         self.safe = self.read
-        rows = len(self._run)
         self._run, self._characters = [], 0
-        return Told(rows, changes, self.safe)
 
     def _is_in_epoch(self) -> bool:
         """Tell whether the tailer reads our epoch: a later one ends us, an older one will rise."""

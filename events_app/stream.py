@@ -373,9 +373,10 @@ class Stream:
         return due_at is not None and self._now() >= due_at
 
     def _send_run(self, follower: Follower) -> Iterator[bytes]:
-        told = follower.take_run()
+        told = follower.fold_run()
         before, after = self._id_at(self._said) or "", self._id_at(told.after) or ""
         frames = sse.event_frames(told.changes, before, after, self._request.payload)
+        follower.pass_run()
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else self._said
             yield from self._send(sse.EVENT, frame, point, told.after)

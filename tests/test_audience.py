@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import hypothesis
 import pytest
@@ -325,6 +326,24 @@ def test_what_goes_wrong_ends_one_audience_and_loses_nothing(
         assert [len(each.changes) for each in listeners] == [1, 1, 1]
         assert hall.worker.tally.frames["event"] == 3
         assert not bystander.is_alone
+
+
+def test_what_cannot_be_written_as_a_frame_is_not_lost(
+    open_hall: Opens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run was folded already, and nobody has heard any of it."""
+    write = sse.event_frames
+
+    def fail_once(*arguments: Any) -> Any:
+        monkeypatch.setattr(sse, "event_frames", write)
+        raise MemoryError(f"no room for {len(arguments)} things")
+
+    with open_hall(0) as hall:
+        listeners = [hall.listen(watcher(client_id=None)) for _ in range(3)]
+        monkeypatch.setattr(sse, "event_frames", fail_once)
+        hall.commit("create", "/a")
+        assert "members go on alone" in caplog.text
+        assert [len(each.changes) for each in listeners] == [1, 1, 1]
 
 
 def test_an_http_1_0_client_gets_frames_without_chunks(open_hall: Opens) -> None:

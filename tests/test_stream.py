@@ -401,6 +401,28 @@ def delivery_of(worker: Worker) -> Any:
     return found
 
 
+def test_what_could_not_be_made_a_frame_is_not_delivered(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was folded already when it failed."""
+    known_client(worker)
+    reader = worker.stream(debounce=0)
+    reader.expect("resumed")
+    worker.commit("create", "/a")
+
+    def fail(*arguments: Any) -> Any:
+        raise MemoryError(f"no room for {len(arguments)} things")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sse, "event_frames", fail)
+        with pytest.raises(MemoryError):
+            reader.frame()
+    reader.close()
+    again = worker.stream(debounce=0)
+    again.expect("resumed")
+    assert again.told() == [("create", "/a", "")]
+
+
 def test_a_client_whose_subscribed_never_arrived_is_subscribed_again(worker: Worker) -> None:
     """Else it would never list."""
     reader = worker.stream(peer=StubbornPeer(takes=False))
