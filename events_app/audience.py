@@ -187,6 +187,7 @@ class Audience:
         """Note that everybody has heard what was begun, or has left."""
         self._telling = None
         self.is_telling = False
+        self.catch_up()  # a full run was not read on
 
     def end(self) -> None:
         """Be over: every member goes on alone, from where it stands."""

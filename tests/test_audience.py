@@ -12,7 +12,7 @@ import pytest
 from gevent.event import Event
 from hypothesis import strategies as st
 
-from events_app import journal, sse
+from events_app import follower, journal, sse
 from events_app.window import Window
 from tests import reused
 from tests.hall import Hall, Listener, Seat
@@ -344,6 +344,24 @@ def test_what_cannot_be_written_as_a_frame_is_not_lost(
         hall.commit("create", "/a")
         assert "members go on alone" in caplog.text
         assert [len(each.changes) for each in listeners] == [1, 1, 1]
+
+
+def test_what_a_full_run_leaves_is_told_at_once(
+    open_hall: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody rings for rows that have been there when the run was full."""
+    monkeypatch.setattr(follower, "RUN_CHARACTERS", 4)
+    with open_hall(0) as hall:
+        together, alone = (
+            hall.listen(watcher(client_id=None), together=each) for each in (True, False)
+        )
+        for _ in range(5):
+            hall.worker.write("modify", "/a")
+        hall.worker.turn()
+        hall.clock.settle()
+        assert [len(each.changes) for each in (together, alone)] == [3, 3]
+        assert together.frames[-1].id == alone.frames[-1].id
+        assert not together.is_alone
 
 
 def test_an_http_1_0_client_gets_frames_without_chunks(open_hall: Opens) -> None:
