@@ -111,16 +111,19 @@ class Herald:
         return max(0.0, self._due[0][0] - self._clock.monotonic())
 
     def _next(self) -> Audience | None:
-        """Take an audience that has called, or whose run may be due."""
-        if self._called:
-            audience = next(iter(self._called))
-            del self._called[audience]
+        """Take an audience whose run may be due, or that has called.
+
+        In this order: while one after the other calls, what is due must not wait.
+        """
+        if self._due and self._due[0][0] <= self._clock.monotonic():
+            due_at, _, audience = heapq.heappop(self._due)
+            if audience.looked_at_at == due_at:
+                audience.looked_at_at = None
             return audience
-        if not self._due or self._due[0][0] > self._clock.monotonic():
+        if not self._called:
             return None
-        due_at, _, audience = heapq.heappop(self._due)
-        if audience.looked_at_at == due_at:
-            audience.looked_at_at = None
+        audience = next(iter(self._called))
+        del self._called[audience]
         return audience
 
     def _look(self, audience: Audience) -> int:

@@ -13,6 +13,7 @@ from gevent.event import Event
 from hypothesis import strategies as st
 
 from events_app import follower, journal, sse
+from events_app.audience import Audience
 from events_app.window import Window
 from tests import reused
 from tests.hall import Hall, Listener, Seat
@@ -362,6 +363,32 @@ def test_what_a_full_run_leaves_is_told_at_once(
         assert [len(each.changes) for each in (together, alone)] == [3, 3]
         assert together.frames[-1].id == alone.frames[-1].id
         assert not together.is_alone
+
+
+def test_what_is_due_does_not_wait_for_those_who_call_again_and_again(
+    open_hall: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    look = Audience.due_at
+    with open_hall(5) as hall:
+        quiet = hall.listen(watcher(client_id=None))
+        hall.listen(watcher(client_id=None, user_id="43"))
+
+        def call_again(audience: Audience, *seconds: float) -> float | None:
+            if audience.kind.watcher.user_id == "43" and len(looks) < 100:
+                quiet.receive()
+                looks.append(len(quiet.changes))
+                audience.set()
+            return look(audience, *seconds)
+
+        hall.commit("create", "/a")
+        hall.clock.advance(4.75)
+        monkeypatch.setattr(Audience, "due_at", call_again)
+        hall.worker.write("create", "/b", user_id="43")
+        hall.clock.now += 0.25
+        hall.worker.turn()
+        hall.clock.settle()
+        assert looks == [1] * 100
 
 
 def test_an_http_1_0_client_gets_frames_without_chunks(open_hall: Opens) -> None:
