@@ -116,17 +116,24 @@ class Arrivals:
 
     def _take(self, group: Sequence[_Visitor]) -> None:
         """Answer everybody of `group`; raises nothing."""
-        together = [each.arrival for each in group]
         try:
             with self._turns:
-                starts = self._database.write(
-                    lambda db: subscriptions.connect_all(db, together, self._limits)
-                )
+                starts = self._connect([each for each in group if not each.is_gone()])
         except Exception as error:  # noqa: BLE001 -- whoever it is for raises it again
             _fail(group, error)
         else:
-            for visitor, start in zip(group, starts, strict=True):
-                visitor.answer.set(start)
+            for visitor in group:
+                visitor.answer.set(starts.get(visitor))
+
+    def _connect(self, group: Sequence[_Visitor]) -> dict[_Visitor, Start | None]:
+        """Begin for everybody of `group`. Raises what the database raises."""
+        if not group:
+            return {}
+        together = [each.arrival for each in group]
+        starts = self._database.write(
+            lambda db: subscriptions.connect_all(db, together, self._limits)
+        )
+        return dict(zip(group, starts, strict=True))
 
 
 def _fail(group: Sequence[_Visitor], error: Exception) -> None:

@@ -230,6 +230,22 @@ def test_who_has_left_takes_nothing_and_holds_nobody_up(
     assert database.read(count) == 1
 
 
+def test_who_leaves_while_the_database_is_waited_for_takes_nothing(database: Database) -> None:
+    """Its client is back at another worker by then, whose connection would lose the cursor."""
+    turns = BoundedSemaphore(1)
+    arrivals = Arrivals(database, ManualClock(), LIMITS, turns)
+    left: list[str] = []
+    with turns:
+        leaving = gevent.spawn(arrivals.connect, Arrival(watcher(), None), lambda: bool(left))
+        staying = gevent.spawn(arrivals.connect, Arrival(watcher("/other"), None), never)
+        gevent.idle()
+        again = connect(database)
+        left.append("before it was its turn")
+    assert leaving.get(timeout=20) is None
+    assert staying.get(timeout=20).generation == 1
+    assert stored(database).generation == again.generation == 1
+
+
 def test_for_those_who_have_all_left_there_is_no_transaction(
     database: Database, arrivals: Arrivals
 ) -> None:
