@@ -17,14 +17,18 @@ from sqlalchemy import (
     tuple_,
 )
 
-from events_app.columns import utc_now
+from events_app.columns import filled, is_one_of, listed, parts, utc_now
 from events_app.schema import LIVE, subscription
 
 EXPIRE_ROWS = 500
+# Of one statement.
+ROWS_AT_ONCE = 16
 
 # User, client id and hash of the folder.
 Key = tuple[str, str, str]
 _KEY = tuple(subscription.primary_key.columns)
+# Whoever has connected since has another generation.
+_LISTED = (*_KEY, subscription.c.generation)
 _USERS: BindParameter[Any] = bindparam("users", expanding=True)
 _COUNTS = (
     select(subscription.c.user_id, func.count())
@@ -61,7 +65,7 @@ def make_room(connection: Connection, newest: Sequence[Key], most: int) -> dict[
 
 def _surplus(connection: Connection, newest: Key, count: int) -> Iterable[Any]:
     query = (
-        select(*_KEY, subscription.c.generation)
+        select(*_LISTED)
         .where(subscription.c.user_id == newest[0], tuple_(*_KEY) != newest)
         .order_by(
             subscription.c.generation > 1, subscription.c.state == LIVE, subscription.c.seen_at
@@ -72,19 +76,22 @@ def _surplus(connection: Connection, newest: Key, count: int) -> Iterable[Any]:
 
 
 def _forget(connection: Connection, rows: Iterable[Any], *still: ColumnElement[bool]) -> Forgotten:
-    """Delete rows that were listed as key and generation, where `still` holds."""
-    keys: dict[bool, list[tuple[Any, ...]]] = {True: [], False: []}
+    """Delete rows that were listed, where `still` holds; who has come back since stays."""
+    listed_rows: dict[bool, list[tuple[Any, ...]]] = {True: [], False: []}
     for *key, generation in rows:
-        keys[generation == 1].append(tuple(key))
-    never = _delete(connection, keys[True], subscription.c.generation == 1, *still)
-    return Forgotten(never, _delete(connection, keys[False], *still))
+        listed_rows[generation == 1].append((*key, generation))
+    never = _delete(connection, listed_rows[True], *still)
+    return Forgotten(never, _delete(connection, listed_rows[False], *still))
 
 
-def _delete(connection: Connection, keys: Sequence[Any], *still: ColumnElement[bool]) -> int:
-    if not keys:
-        return 0
-    gone = delete(subscription).where(tuple_(*_KEY).in_(keys), *still)
-    return connection.execute(gone).rowcount
+def _delete(connection: Connection, rows: Sequence[Any], *still: ColumnElement[bool]) -> int:
+    return sum(_delete_few(connection, some, *still) for some in parts(rows, ROWS_AT_ONCE))
+
+
+def _delete_few(connection: Connection, rows: Sequence[Any], *still: ColumnElement[bool]) -> int:
+    few = filled(rows, ROWS_AT_ONCE)
+    gone = delete(subscription).where(is_one_of(_LISTED, len(few)), *still)
+    return connection.execute(gone, listed(_LISTED, few)).rowcount
 
 
 def expire(connection: Connection, age_seconds: float) -> Forgotten:
@@ -93,11 +100,6 @@ def expire(connection: Connection, age_seconds: float) -> Forgotten:
     if now is None:
         return Forgotten(0, 0)
     unseen = subscription.c.seen_at < now - timedelta(seconds=age_seconds)
-    oldest = (
-        select(*_KEY, subscription.c.generation)
-        .where(unseen)
-        .order_by(subscription.c.seen_at)
-        .limit(EXPIRE_ROWS)
-    )
+    oldest = select(*_LISTED).where(unseen).order_by(subscription.c.seen_at).limit(EXPIRE_ROWS)
     # One may have connected since it was listed.
     return _forget(connection, connection.execute(oldest).all(), unseen)

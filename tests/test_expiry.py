@@ -176,3 +176,36 @@ def test_one_that_is_resumed_while_room_is_made_stays(
     monkeypatch.setattr(expiry, "_delete", resume_first)
     connect(database, watcher("/1"), limits=LIMITS._replace(subscriptions_per_user=1))
     assert paths(database) == ["/0", "/1"]
+
+
+def test_one_that_comes_back_while_room_is_made_stays(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest unseen one is that no longer. SQLite leaves no such moment: made by hand."""
+    for _ in range(2):
+        live_at(database, 0, watcher("/0"))
+    seen(database, 100, watcher("/0"))
+    look = expiry._surplus
+
+    def come_back_then(connection: Connection, *rest: Any) -> Any:
+        monkeypatch.undo()
+        found = look(connection, *rest)
+        if database.is_sqlite:
+            connection.execute(update(subscription).values(generation=3))
+        else:
+            assert connect(database, watcher("/0")).generation == 3
+        return found
+
+    monkeypatch.setattr(expiry, "_surplus", come_back_then)
+    connect(database, watcher("/1"), limits=LIMITS._replace(subscriptions_per_user=1))
+    assert paths(database) == ["/0", "/1"]
+
+
+def test_more_than_one_statement_takes_are_all_forgotten(database: Database) -> None:
+    limits = LIMITS._replace(subscriptions_per_user=100)
+    for number in range(40):
+        for _ in range(1 + number % 2):
+            connect(database, watcher(f"/{number}"), limits=limits)
+    newest = connect(database, watcher("/new"), limits=LIMITS._replace(subscriptions_per_user=3))
+    assert newest.displaced == Forgotten(never_resumed=20, resumed=18)
+    assert database.read(count) == 3
