@@ -113,6 +113,23 @@ def test_frames_of_one_second_wait_as_one(worker: Worker) -> None:
     assert stored(worker)[0] == 99, "one of them was a change, so it is stored at once"
 
 
+def test_what_is_never_confirmed_takes_no_more_and_no_more_memory(worker: Worker) -> None:
+    """A peer that is sent something new before it has taken what was sent before."""
+    peer = StubbornPeer(takes=True)
+    to = connect(worker, peer)
+    tick_after(worker, 1)
+    peer.takes = False
+    for number in range(1, 5_000):
+        send(worker, to, number)
+        worker.clock.now += 1
+    assert len(to.written) <= delivery.MOST_WRITTEN
+    peer.takes = True
+    worker.ledger.tick()
+    assert 4_800 <= stored(worker)[0] <= 5_000 - CONFIRM_SECONDS
+    tick_after(worker, CONFIRM_SECONDS)
+    assert stored(worker)[0] == 4_999
+
+
 def test_what_only_follows_the_journal_is_stored_now_and_then(worker: Worker) -> None:
     to = connect(worker)
     for _ in range(int(delivery.IDLE_STORE_SECONDS * 0.8 / 25) - 1):
