@@ -36,6 +36,8 @@ PRUNE_ROWS = 1_000
 PRUNABLE_ROWS = 10_000
 # Of one statement.
 REPLAYS_AT_ONCE = 8
+# The largest that a column holds: a forged one beyond it must not reach a statement.
+LARGEST_POSITION = 2**63 - 1
 KEYS_AT_ONCE = 50
 
 _COLUMNS = [journal.c[name] for name in event.Row._fields]
@@ -283,7 +285,9 @@ def pasts(connection: Connection, replays: Sequence[Replay], most: int) -> list[
 
 def _look_over(connection: Connection, replays: Sequence[Replay], most: int) -> list[Past]:
     values: dict[str, Any] = {"rows": most + 1}
-    asked = filled(replays, REPLAYS_AT_ONCE)
+    # Those that only fill the statement go through nothing.
+    rest = [each._replace(position=LARGEST_POSITION) for each in filled(replays, REPLAYS_AT_ONCE)]
+    asked = [*replays, *rest[len(replays) :]]
     for number, each in enumerate(asked):
         values[f"user_{number}"] = each.user_id
         values[f"fs_{number}"] = each.fs

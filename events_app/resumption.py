@@ -12,9 +12,6 @@ from events_app.expiry import Forgotten
 from events_app.schema import LIVE, NEW
 from events_app.scope import Watcher
 
-# The largest that a column holds: a forged one beyond it must not reach a statement.
-LARGEST_POSITION = 2**63 - 1
-
 
 class Claim(NamedTuple):
     """What a connection that begins may resume from.
@@ -66,7 +63,7 @@ def decide_all(connection: Connection, claims: Sequence[Claim], replay_rows: int
     More than `replay_rows` rows of a user are not replayed.
     """
     cursors = [claim.cursor() for claim in claims]
-    seen = {min(each.point.position, LARGEST_POSITION) for each in cursors if each}
+    seen = {min(each.point.position, journal.LARGEST_POSITION) for each in cursors if each}
     ends = journal.ends(connection, seen)
     starts = [_by_ends(*each, ends) for each in zip(claims, cursors, strict=True)]
     # Nothing is behind the end, and most who come back in a storm have missed nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -187,6 +188,27 @@ def test_the_past_knows_of_rejected_rows_but_not_of_duplicates(database: Databas
         database, [kept.row(number, rejected=why) for number, why in enumerate(reasons, start=1)]
     )
     assert past(database, "/") == journal.Past(5, 2, 0)
+
+
+def test_each_of_several_replays_is_gone_through_once(sqlite_url: str) -> None:
+    """However few there are of a statement's: counted in steps of SQLite's machine."""
+    database = Database(sqlite_url)
+    kept.keep_run(database, 1, 1_000)
+    steps = [0, 0, 0]
+
+    def look_over(db: Connection, number: int) -> None:
+        def count() -> None:
+            steps[number] += 1
+
+        driver: Any = db.connection.driver_connection
+        driver.set_progress_handler(count, 100)
+        journal.pasts(db, [journal.Replay("42", "my", 0, frozenset({"/"}))] * number, 2_000)
+        driver.set_progress_handler(None, 0)
+
+    for number in (1, 2):
+        database.read(partial(look_over, number=number))
+    database.close()
+    assert 1.8 * steps[1] < steps[2] < 2.2 * steps[1]
 
 
 def test_the_outbox_is_counted_no_further_than_asked(database: Database, url: str) -> None:
