@@ -213,6 +213,7 @@ class Stream:
             handled = self._safe().position
             if self._audience is not None:
                 self._audience.remove(self)
+                self._audience = None  # which may be about to tell it
             if self._follower is not None:
                 self._around.tailer.remove_bell(self.watcher.owner_id, self._bell)
             if self._delivery is not None:

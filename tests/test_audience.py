@@ -7,12 +7,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import gevent
 import hypothesis
 import pytest
 from gevent.event import Event
 from hypothesis import strategies as st
 
-from events_app import follower, journal, sse
+from events_app import follower, herald, journal, passes, sse
 from events_app.audience import Audience
 from events_app.window import Window
 from tests import reused
@@ -327,6 +328,25 @@ def test_what_goes_wrong_ends_one_audience_and_loses_nothing(
         assert [len(each.changes) for each in listeners] == [1, 1, 1]
         assert hall.worker.tally.frames["event"] == 3
         assert not bystander.is_alone
+
+
+def test_who_goes_in_the_middle_of_a_telling_disturbs_nobody(
+    open_hall: Opens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between two passes the loop is free, and the one who goes was to be told in the next one."""
+    with open_hall(0) as hall:
+        first, going, last = (hall.listen(watcher(client_id=None)) for _ in range(3))
+
+        def go_then() -> None:
+            going.go()
+            gevent.joinall([going.greenlet])
+
+        monkeypatch.setattr(herald, "MEMBERS_IN_PASS", 1)
+        monkeypatch.setattr(passes, "pause", go_then)
+        hall.commit("create", "/a")
+        assert caplog.text == ""
+        assert [len(each.changes) for each in (first, going, last)] == [1, 0, 1]
+        assert not any(each.is_alone for each in (first, last))
 
 
 def test_what_cannot_be_written_as_a_frame_is_not_lost(
