@@ -89,8 +89,14 @@ def _delete(connection: Connection, rows: Sequence[Any], *still: ColumnElement[b
 
 
 def _delete_few(connection: Connection, rows: Sequence[Any], *still: ColumnElement[bool]) -> int:
+    """Wait for nobody's lock: who has one of the rows comes back with it, or removes it too."""
     few = filled(rows, ROWS_AT_ONCE)
-    gone = delete(subscription).where(is_one_of(_LISTED, len(few)), *still)
+    free = select(*_LISTED).where(is_one_of(_LISTED, len(few)), *still)
+    found = connection.execute(free.with_for_update(skip_locked=True), listed(_LISTED, few)).all()
+    if not found:
+        return 0
+    few = filled(found, ROWS_AT_ONCE)
+    gone = delete(subscription).where(is_one_of(_LISTED, len(few)))
     return connection.execute(gone, listed(_LISTED, few)).rowcount
 
 

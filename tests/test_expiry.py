@@ -209,3 +209,16 @@ def test_more_than_one_statement_takes_are_all_forgotten(database: Database) -> 
     newest = connect(database, watcher("/new"), limits=LIMITS._replace(subscriptions_per_user=3))
     assert newest.displaced == Forgotten(never_resumed=20, resumed=18)
     assert database.read(count) == 3
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=True)
+def test_room_is_made_without_waiting_for_who_has_a_row(database: Database) -> None:
+    """Else two that make room, each with a row of the other's, would wait for each other."""
+    limits = LIMITS._replace(subscriptions_per_user=1)
+    live_at(database, 0, watcher("/0"))
+    with database.engine.begin() as another:
+        another.execute(select(subscription).with_for_update())
+        connect(database, watcher("/1"), limits=limits)
+        assert paths(database) == ["/0", "/1"]
+    connect(database, watcher("/2"), limits=limits)
+    assert paths(database) == ["/2"]
