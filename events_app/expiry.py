@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from events_app.columns import filled, is_one_of, listed, parts, utc_now
-from events_app.schema import LIVE, subscription
+from events_app.schema import LIVE, SUBSCRIPTION_KEY, subscription
 
 EXPIRE_ROWS = 500
 # Of one statement.
@@ -26,9 +26,8 @@ ROWS_AT_ONCE = 16
 
 # User, client id and hash of the folder.
 Key = tuple[str, str, str]
-_KEY = tuple(subscription.primary_key.columns)
 # Whoever has connected since has another generation.
-_LISTED = (*_KEY, subscription.c.generation)
+_LISTED = (*SUBSCRIPTION_KEY, subscription.c.generation)
 _USERS: BindParameter[Any] = bindparam("users", expanding=True)
 _COUNTS = (
     select(subscription.c.user_id, func.count())
@@ -66,7 +65,7 @@ def make_room(connection: Connection, newest: Sequence[Key], most: int) -> dict[
 def _surplus(connection: Connection, newest: Key, count: int) -> Iterable[Any]:
     query = (
         select(*_LISTED)
-        .where(subscription.c.user_id == newest[0], tuple_(*_KEY) != newest)
+        .where(subscription.c.user_id == newest[0], tuple_(*SUBSCRIPTION_KEY) != newest)
         .order_by(
             subscription.c.generation > 1, subscription.c.state == LIVE, subscription.c.seen_at
         )

@@ -189,3 +189,4 @@ subscription = Table(
     Index("file_event_subscription_seen_at", "seen_at"),
     **INNODB,
 )
+SUBSCRIPTION_KEY = tuple(subscription.primary_key.columns)

@@ -36,12 +36,11 @@ from events_app import event, expiry, fitness, resumption
 from events_app.columns import filled, is_one_of, listed, parts, utc_now
 from events_app.database import Database
 from events_app.resumption import Claim, Start
-from events_app.schema import LIVE, NEW, subscription
+from events_app.schema import LIVE, NEW, SUBSCRIPTION_KEY, subscription
 from events_app.scope import Watcher
 
 # Of one statement. Each statement is made once: making one takes as long as running it.
 KEYS_AT_ONCE = 16
-_KEY = tuple(subscription.primary_key.columns)
 _STANDING = ("epoch", "position", "sent_position", "generation", "state")
 _INSERT = insert(subscription).values(created_at=utc_now(), seen_at=utc_now())
 
@@ -49,20 +48,24 @@ _INSERT = insert(subscription).values(created_at=utc_now(), seen_at=utc_now())
 @cache
 def _locked(count: int, *, patient: bool) -> Select[Any]:
     standing = (subscription.c[name] for name in _STANDING)
-    rows = select(*_KEY, *standing).where(is_one_of(_KEY, count)).order_by(*_KEY)
+    rows = (
+        select(*SUBSCRIPTION_KEY, *standing)
+        .where(is_one_of(SUBSCRIPTION_KEY, count))
+        .order_by(*SUBSCRIPTION_KEY)
+    )
     return rows.with_for_update(skip_locked=not patient)
 
 
 @cache
 def _existing(count: int) -> Select[Any]:
-    return select(*_KEY).where(is_one_of(_KEY, count))
+    return select(*SUBSCRIPTION_KEY).where(is_one_of(SUBSCRIPTION_KEY, count))
 
 
 @cache
 def _retaken(count: int) -> Update:
     return (
         update(subscription)
-        .where(is_one_of(_KEY, count))
+        .where(is_one_of(SUBSCRIPTION_KEY, count))
         .values(
             epoch=bindparam("to_epoch"),
             position=bindparam("to_position"),
@@ -79,7 +82,7 @@ def _moved(count: int) -> Update:
     return (
         update(subscription)
         .where(
-            is_one_of(_KEY, count),
+            is_one_of(SUBSCRIPTION_KEY, count),
             subscription.c.epoch == bindparam("of_epoch"),
             subscription.c.generation == bindparam("of_generation"),
             subscription.c.position <= bindparam("to_position"),
@@ -180,17 +183,19 @@ def _lock(connection: Connection, keys: Iterable[Key], *, patient: bool) -> _Sto
 
     Who is `patient` waits for the latter.
     """
-    if not (values := listed(_KEY, filled(keys, KEYS_AT_ONCE))):
+    if not (values := listed(SUBSCRIPTION_KEY, filled(keys, KEYS_AT_ONCE))):
         return {}
-    found = connection.execute(_locked(len(values) // len(_KEY), patient=patient), values).all()
-    return {Key(*row[: len(_KEY)]): row for row in found}
+    found = connection.execute(
+        _locked(len(values) // len(SUBSCRIPTION_KEY), patient=patient), values
+    ).all()
+    return {Key(*row[: len(SUBSCRIPTION_KEY)]): row for row in found}
 
 
 def _there(connection: Connection, keys: Iterable[Key]) -> set[Key]:
     """Tell which of the rows are there, locked or not."""
-    if not (values := listed(_KEY, filled(keys, KEYS_AT_ONCE))):
+    if not (values := listed(SUBSCRIPTION_KEY, filled(keys, KEYS_AT_ONCE))):
         return set()
-    found = connection.execute(_existing(len(values) // len(_KEY)), values).all()
+    found = connection.execute(_existing(len(values) // len(SUBSCRIPTION_KEY)), values).all()
     return {Key(*row) for row in found}
 
 
@@ -239,7 +244,7 @@ def _retake(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> Non
     for (epoch, position, state), keys in alike.items():
         to = {"to_epoch": epoch, "to_position": position, "to_state": state}
         some = filled(keys, KEYS_AT_ONCE)
-        connection.execute(_retaken(len(some)), to | listed(_KEY, some))
+        connection.execute(_retaken(len(some)), to | listed(SUBSCRIPTION_KEY, some))
 
 
 def _insert(connection: Connection, begun: Iterable[tuple[Claim, Start]]) -> None:
@@ -281,10 +286,14 @@ def move(connection: Connection, marks: Iterable[Mark]) -> None:
     for standing, keys in alike.items():
         for some in parts(keys if len(keys) > 1 else [], KEYS_AT_ONCE):
             full = filled(some, KEYS_AT_ONCE)
-            connection.execute(_moved(len(full)), _standing(standing) | listed(_KEY, full))
+            connection.execute(
+                _moved(len(full)), _standing(standing) | listed(SUBSCRIPTION_KEY, full)
+            )
     if alone:
         one_by_one = sorted(alone, key=itemgetter(1))
-        values = [_standing(standing) | listed(_KEY, [key]) for standing, key in one_by_one]
+        values = [
+            _standing(standing) | listed(SUBSCRIPTION_KEY, [key]) for standing, key in one_by_one
+        ]
         connection.execute(_moved(1), values)
 
 

@@ -38,6 +38,18 @@ def url(request: pytest.FixtureRequest, engine: str) -> str:
     return urls[engine]
 
 
+@pytest.fixture
+def on_each_engine(request: pytest.FixtureRequest, engine: str) -> str:
+    """Give the emptied database of each engine, to modules that say so: `url = …`."""
+    return url(request, engine)
+
+
+@pytest.fixture
+def on_sqlite(request: pytest.FixtureRequest) -> str:
+    """Give the emptied SQLite database, to modules for which the engine does not matter."""
+    return url(request, "sqlite")
+
+
 def empty(at: str) -> None:
     """Remove every row and begin at position 0 again."""
     engine = sqlalchemy.create_engine(at, poolclass=sqlalchemy.NullPool)

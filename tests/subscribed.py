@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_, upd
 from events_app import event, journal, schema, scope, subscriptions, uri
 from events_app.database import Database
 from events_app.resumption import Start
-from events_app.schema import LIVE, state, subscription
+from events_app.schema import LIVE, SUBSCRIPTION_KEY, state, subscription
 from events_app.subscriptions import Limits, Mark
 from tests import reused
 
@@ -31,7 +31,7 @@ def key(who: scope.Watcher) -> subscriptions.Key:
 
 def is_of(who: scope.Watcher) -> ColumnElement[bool]:
     """Make the condition that holds for the watcher's subscription."""
-    return tuple_(*subscription.primary_key.columns) == key(who)
+    return tuple_(*SUBSCRIPTION_KEY) == key(who)
 
 
 def connect(

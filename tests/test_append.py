@@ -28,10 +28,7 @@ SERVICE: dict[str, Any] = {"sub": "importer", "scopes": ["Events.Write"]}
 CREATE: dict[str, Any] = {"type": "create", "file_id": "f9", "from": "/a"}
 RENAME: dict[str, Any] = {"type": "rename", "file_id": "f9", "from": "/a", "to": "/b"}
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    return reused.url(request, "sqlite")
+url = reused.on_sqlite
 
 
 @pytest.fixture

@@ -37,10 +37,7 @@ from tests.tokens import SECRET, bearer
 
 CLIENT = "0b0e5f3a-6c1d-4f1e-9d5a-3a1b2c3d4e5f"
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    return reused.url(request, "sqlite")
+url = reused.on_sqlite
 
 
 @pytest.fixture(autouse=True)

@@ -27,11 +27,7 @@ SERVERS = pytest.mark.parametrize("engine", ["postgresql", "mariadb"], indirect=
 SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 # Transactions.

@@ -40,9 +40,7 @@ def failing(found: dict[str, Finding]) -> dict[str, str]:
     return says
 
 
-@pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    return reused.url(request, "sqlite")
+url = reused.on_sqlite
 
 
 def test_a_good_installation_is_ok_in_every_line(

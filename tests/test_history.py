@@ -18,11 +18,7 @@ from tests import kept, plans, reused, statements
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 def read(database: Database, question: Question, rows: int = 100) -> list[Entry]:

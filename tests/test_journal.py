@@ -15,11 +15,7 @@ from events_app.columns import utc_now
 from events_app.database import Database
 from tests import kept, plans, reused, rows, statements
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 def head(database: Database, seen: int = 0) -> journal.Head:

@@ -11,11 +11,7 @@ from events_app import outbox, schema
 from events_app.database import Database
 from tests import reused, rows, statements
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 @pytest.fixture

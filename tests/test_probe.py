@@ -24,11 +24,7 @@ READ_ONLY = {
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
 }
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 def make_read_only(database: Database, engine: str) -> None:

@@ -20,11 +20,7 @@ from tests.tokens import bearer, token
 START = datetime(2026, 11, 20, tzinfo=UTC)
 CLIENT = "0b0e5f3a-6c1d-4f1e-9d5a-3a1b2c3d4e5f"
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 @pytest.fixture

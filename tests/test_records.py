@@ -24,11 +24,7 @@ from events_app.database import Database
 from tests import databases, kept, reused, rows, tokens
 from tests.tokens import SECRET
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 @pytest.fixture

@@ -23,11 +23,7 @@ SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 MARIADB = pytest.mark.parametrize("engine", ["mariadb"], indirect=True)
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 def move_all(database: Database) -> Step:

@@ -23,11 +23,7 @@ from tests.subscribed import (
     watcher,
 )
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 def test_a_live_subscription_resumes_where_it_stood(database: Database) -> None:

@@ -92,11 +92,7 @@ SMALLEST = (
     "VALUES ('42', 'create', 'f9', '/docs/plan.md');"
 )
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 @pytest.fixture

@@ -44,11 +44,7 @@ PATIENCE = {
 }
 DEADLINE_SECONDS = 20
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 @pytest.fixture

@@ -22,11 +22,7 @@ from tests.subscribed import (
     watcher,
 )
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 def standing(database: Database, path: str = "/") -> standings.Standing:

@@ -29,11 +29,7 @@ from tests.serving import free_port
 
 POLL_SECONDS = 0.25
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 class Stop(BaseException):

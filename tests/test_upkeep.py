@@ -18,11 +18,7 @@ from tests import kept, reused, rows
 
 ROWS = 5
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 @pytest.fixture(autouse=True)

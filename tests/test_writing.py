@@ -42,11 +42,7 @@ def of(database: Database) -> Writing:
 
 # -- writing, on every engine --------------------------------------------------------------------
 
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, engine: str) -> str:
-    """Give the emptied database of each engine."""
-    return reused.url(request, engine)
+url = reused.on_each_engine
 
 
 def written(connection: Connection) -> list[Values]:
