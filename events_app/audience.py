@@ -19,12 +19,13 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from events_app import delivery, sse
 from events_app.event import Cursor, Point, Row
 from events_app.follower import Follower, Told
+from events_app.line import Line
 from events_app.scope import Watcher
 from events_app.tailer import Tailer
 
@@ -41,9 +42,20 @@ class Telling:
     """One frame for all: the point before it and after it, and its bytes.
 
     `chunk` is the frame as HTTP/1.1 carries it where the length of a body is not known before.
+    `heard_by` counts those to whom it was written at once.
     """
 
-    __slots__ = ("after", "before", "changes", "chunk", "frame", "number", "rows", "written")
+    __slots__ = (
+        "after",
+        "before",
+        "changes",
+        "chunk",
+        "frame",
+        "heard_by",
+        "number",
+        "rows",
+        "written",
+    )
 
     def __init__(self, number: int, before: Point, told: Told, frame: bytes, now: float) -> None:
         """Make the telling of what was folded, which begins `now` (monotonic seconds)."""
@@ -55,6 +67,7 @@ class Telling:
         self.frame = frame
         # RFC 9112, section 7.1.
         self.chunk = b"%X\r\n%b\r\n" % (len(frame), frame)
+        self.heard_by = 0
         self.written = delivery.written(now, told.after.position, change=True)
 
     def renew(self, now: float) -> None:
@@ -70,8 +83,15 @@ class Member(Protocol):
     def watcher(self) -> Watcher:
         """Who watches what."""
 
-    def hear(self, audience: Audience, telling: Telling, now: float) -> bool:
-        """Take a telling of `audience`; False when the member left instead, or has it already."""
+    @property
+    def lent_line(self) -> Line | None:
+        """The way to its kernel, while others may write there for it."""
+
+    def heard(self, telling: Telling, now: float) -> None:
+        """Note that the kernel has taken a frame, written `now` (monotonic seconds)."""
+
+    def heard_in_part(self, telling: Telling, rest: bytes) -> None:
+        """Write the rest of a frame before anything else, as slowly as the kernel takes it."""
 
     def leave(self) -> None:
         """Go on alone."""
@@ -81,19 +101,22 @@ class Member(Protocol):
 
 
 class Audience:
-    """The members, and their one position. `call` makes the herald look at this audience."""
+    """The members, and their one position. `call` makes the herald look at this audience.
+
+    Beside each of the members stands the number of the last telling that it has heard.
+    """
 
     __slots__ = (
         "_call",
         "_follower",
+        "_is_telling",
+        "_number",
         "_tailer",
         "_telling",
         "is_over",
-        "is_telling",
         "kind",
         "looked_at_at",
         "members",
-        "number",
     )
 
     def __init__(
@@ -105,10 +128,10 @@ class Audience:
         self._tailer = tailer
         self._call = call
         self._telling: Telling | None = None
-        self.number = 0
+        self._number = 0
         self.looked_at_at: float | None = None
-        self.is_telling = self.is_over = False
-        self.members: dict[Member, None] = {}
+        self._is_telling = self.is_over = False
+        self.members: dict[Member, int] = {}
         tailer.add_bell(kind.watcher.owner_id, self)
 
     @property
@@ -120,11 +143,15 @@ class Audience:
         """Hear the tailer's bell: there are new rows."""
         self._call(self)
 
-    def safe(self, heard: int) -> Point:
-        """Return the point up to which a member was told everything that has `heard` so much."""
-        if self._telling is not None and heard != self.number:
+    def safe(self, member: Member) -> Point:
+        """Return the point up to which a member was told everything."""
+        if self._telling is not None and self.members[member] != self._telling.number:
             return self._telling.before
         return self._follower.safe
+
+    def is_with(self, member: Member) -> bool:
+        """Tell whether a member has heard everything, and will hear what comes."""
+        return not self.is_over and self.members[member] == self._number
 
     def is_at(self, point: Point) -> bool:
         """Tell whether the audience stands at `point`, and nothing after it waits."""
@@ -132,7 +159,7 @@ class Audience:
 
     def catch_up(self) -> None:
         """Read what is new, unless a telling is under way."""
-        if not self.is_telling and not self.is_over and self._read():
+        if not self._is_telling and not self.is_over and self._read():
             self._call(self)
 
     def due_at(self, quiet_seconds: float, longest_seconds: float) -> float | None:
@@ -174,19 +201,42 @@ class Audience:
         frames = sse.event_frames(told.changes, cursor, cursor, kind.payload)
         follower.pass_run()
         if not frames:
-            return Telling(self.number, before, told, b"", now)
-        self.number += 1
-        self.is_telling = True
-        self._telling = Telling(self.number, before, told, frames[0], now)
+            return Telling(self._number, before, told, b"", now)
+        self._number += 1
+        self._is_telling = True
+        self._telling = Telling(self._number, before, told, frames[0], now)
         if len(frames) == 1:
             return self._telling
         self.end()
         return None
 
+    def tell(self, some: Iterable[Member], telling: Telling, now: float) -> None:
+        """Take what was begun to some of the members; nobody is waited for.
+
+        Who has something else to do leaves before it, and who has heard a part leaves behind it.
+        """
+        members, number = self.members, telling.number
+        for member in some:
+            # Who has left meanwhile is none, and who has come meanwhile has heard it alone.
+            if members.get(member, number) == number:
+                continue
+            line = member.lent_line
+            if line is None:
+                member.leave()
+                continue
+            rest = line.send(telling.frame, telling.chunk)
+            members[member] = number
+            if rest:
+                member.heard_in_part(telling, rest)
+                member.leave()
+            else:
+                member.heard(telling, now)
+                telling.heard_by += 1
+
     def done(self) -> None:
         """Note that everybody has heard what was begun, or has left."""
         self._telling = None
-        self.is_telling = False
+        self._is_telling = False
         self.catch_up()  # a full run was not read on
 
     def end(self) -> None:
@@ -195,6 +245,10 @@ class Audience:
             self.is_over = True
             self._tailer.remove_bell(self.kind.watcher.owner_id, self)
             self._call(self)
+
+    def join(self, member: Member) -> None:
+        """Take in who stands at the same point."""
+        self.members[member] = self._number
 
     def remove(self, member: Member) -> None:
         """Let a member go; without members there is no audience."""

@@ -154,28 +154,27 @@ class Herald:
         telling = audience.begin(self._clock.monotonic())
         if telling is None:
             return 0
-        heard = self._tell_members(audience, telling) if telling.frame else len(audience.members)
+        if telling.frame:
+            self._tell_members(audience, telling)
+        else:
+            telling.heard_by = len(audience.members)
         audience.done()
-        self._tally.folded_rows += heard * telling.rows
-        self._tally.told_changes += heard * telling.changes
-        return heard
+        self._tally.folded_rows += telling.heard_by * telling.rows
+        self._tally.told_changes += telling.heard_by * telling.changes
+        return telling.heard_by
 
-    def _tell_members(self, audience: Audience, telling: Telling) -> int:
-        """Return how many have heard it."""
-        heard = 0
+    def _tell_members(self, audience: Audience, telling: Telling) -> None:
         try:
             for members in passes.parts(audience.members, MEMBERS_IN_PASS):
                 now = self._clock.monotonic()
                 telling.renew(now)
-                for member in members:
-                    heard += member.hear(audience, telling, now)
+                audience.tell(members, telling, now)
         except BaseException:
             audience.end()  # what was begun is not done: who has not heard it stands before it
             raise
         finally:
-            self._tally.frames[sse.EVENT] += heard
-            self._tally.sent_bytes += heard * len(telling.frame)
-        return heard
+            self._tally.frames[sse.EVENT] += telling.heard_by
+            self._tally.sent_bytes += telling.heard_by * len(telling.frame)
 
     def _wake(self, audience: Audience) -> None:
         for member in passes.over(audience.members, WAKES_IN_PASS):

@@ -25,7 +25,7 @@ from events_app.event import Change, Cursor, Point
 from events_app.follower import Follower
 from events_app.resumption import Start
 from events_app.scope import Watcher
-from events_app.stream import Surroundings
+from events_app.surroundings import Surroundings
 
 
 class Request(NamedTuple):

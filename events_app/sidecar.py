@@ -41,7 +41,8 @@ from events_app.peers import Peer, Watch
 from events_app.revocation import Revocation
 from events_app.scope import Watcher
 from events_app.settings import Settings
-from events_app.stream import Pace, Request, Stream, Surroundings
+from events_app.stream import Request, Stream
+from events_app.surroundings import Pace, Surroundings
 from events_app.tailer import Tailer
 from events_app.tally import Tally
 from events_app.writing import Writing

@@ -1,10 +1,11 @@
 """One connection's life: a generator of frames.
 
 Theory of operation
-    A stream begins *held*: the subscription is taken in another greenlet, and keep-alives go out
-    while the database is away or a backlog is being moved. Then it says `subscribed` or `resumed`
-    and *follows*: its follower reads what is new, and a run that has settled is sent. There is one
-    loop, and it waits in one place, on one bell.
+    A stream begins *held*: the subscription is taken in another greenlet (`beginning`), and
+    keep-alives go out while the database is away or a backlog is being moved. Then it says
+    `subscribed` or `resumed` and *follows*: it stands somewhere in the journal (`footing`), alone,
+    where its follower reads what is new and it sends a run that has settled, or with others, who
+    are all told from elsewhere. There is one loop, and it waits in one place, on one bell.
 
 Rules
     - Every `id` is the follower's safe point: it never passes a pending row. Parts of a batch
@@ -14,37 +15,31 @@ Rules
     - Nothing is told after the end of the watched folder but `reconnect-required`, whose `id` does
       not resume. When that and every other end comes, `ending` says.
     - It never ends because the database is away.
-    - Where it stands with others, it is told with them (`audience`), and its greenlet only waits.
-      Others write for it while it waits, and at no other time: nothing comes between the bytes of a
-      frame.
+    - Others write for it while its greenlet waits, and at no other time: nothing comes between the
+      bytes of a frame.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from gevent.event import Event
 
-from events_app import chronicle, ending, schema, sharing, sse, subscriptions
-from events_app.audience import Audience, Kind, Telling
+from events_app import beginning, chronicle, ending, schema, sse
+from events_app.audience import Telling
+from events_app.beginning import Beginning
 from events_app.chronicle import Chronicle
-from events_app.clock import Clock
-from events_app.database import Database
-from events_app.delivery import Delivery, Ledger
+from events_app.delivery import Delivery
 from events_app.ending import Ending
 from events_app.event import Cursor, Point
 from events_app.follower import Follower
-from events_app.herald import Herald
+from events_app.footing import Footing
 from events_app.line import Line
 from events_app.peers import Peer
-from events_app.resumption import Start
 from events_app.scope import Watcher
-from events_app.subscriptions import Arrival
-from events_app.tailer import Tailer
-from events_app.tally import Tally
+from events_app.surroundings import Surroundings
 
 # The first frame leaves within a second, whatever the database does.
 FIRST_KEEP_ALIVE_SECONDS = 0.8
@@ -52,35 +47,6 @@ RETRY_SECONDS = 1.0
 # Streams that were told the same change fall silent together. Were their next keep-alives due in
 # one turn of the loop, it would stand still till the last is written.
 KEEP_ALIVE_SPREAD = 0.1
-
-
-class Pace(NamedTuple):
-    """The settings that streams live by; times in seconds."""
-
-    debounce: float
-    debounce_max: float
-    keep_alive: float
-    drain: float
-    lifetime: float | None
-    limits: subscriptions.Limits
-
-
-class Surroundings(NamedTuple):
-    """What all streams of a worker share. `run_aside` starts a function in another greenlet.
-
-    `connect` is `Arrivals.connect`; `turns` bounds how many streams are at the database at once.
-    """
-
-    database: Database
-    tailer: Tailer
-    ledger: Ledger
-    clock: Clock
-    pace: Pace
-    tally: Tally
-    run_aside: Callable[[Callable[[], None]], object]
-    connect: Callable[[Arrival, Callable[[], bool]], Start | None]
-    turns: AbstractContextManager[object]
-    herald: Herald
 
 
 class Request(NamedTuple):
@@ -93,50 +59,49 @@ class Request(NamedTuple):
 
 
 class Stream:
-    """One connection of one watcher."""
+    """One connection of one watcher.
+
+    `lent_line` is the way to the client's kernel, while others may write there for this stream.
+    """
 
     __slots__ = (
         "_around",
-        "_audience",
+        "_beginning",
         "_bell",
         "_busy",
         "_chronicle",
         "_closed",
         "_delivery",
         "_ending",
-        "_epoch",
-        "_follower",
-        "_heard",
-        "_is_idle",
+        "_footing",
         "_keep_alive",
         "_line",
-        "_peer",
-        "_repeated_upto",
-        "_request",
+        "_payload",
         "_retry_at",
         "_said",
-        "_start",
         "_unfinished",
         "_written_at",
+        "lent_line",
+        "watcher",
     )
 
     def __init__(self, around: Surroundings, request: Request, peer: Peer) -> None:
         """Prepare; nothing happens before `frames` is iterated."""
         now = around.clock.monotonic()
         self._around = around
-        self._request = request
-        self._peer = peer
+        self.watcher = request.watcher
+        self._payload = request.payload
         self._bell = Event()
         self._closed = False
-        self._follower: Follower | None = None
-        self._audience: Audience | None = None
-        self._line: Line | None = None
-        self._unfinished: tuple[Telling, bytes] | None = None
-        self._is_idle = False
-        self._heard = 0
+        self._chronicle = Chronicle(around.tally, request.watcher, now)
+        self._beginning: Beginning | None = Beginning(
+            around, self._chronicle, peer, request.last_event_id
+        )
+        self._footing: Footing | None = None
         self._delivery: Delivery | None = None
-        self._start: Start | None = None
-        self._epoch = self._repeated_upto = 0
+        self._line: Line | None = None
+        self.lent_line: Line | None = None
+        self._unfinished: tuple[Telling, bytes] | None = None
         self._said = Point(0, 0)
         self._busy = False
         self._retry_at = now
@@ -144,12 +109,6 @@ class Stream:
         self._keep_alive = share * around.pace.keep_alive
         self._written_at = now + FIRST_KEEP_ALIVE_SECONDS - self._keep_alive
         self._ending = Ending(now, request.token_seconds, around.pace.lifetime)
-        self._chronicle = Chronicle(around.tally, request.watcher, now)
-
-    @property
-    def watcher(self) -> Watcher:
-        """Who watches what."""
-        return self._request.watcher
 
     # -- told from outside ---------------------------------------------------------------------
 
@@ -181,17 +140,8 @@ class Stream:
 
     @property
     def lag_positions(self) -> int:
-        """Positions from what this client was told to the last row that was read.
-
-        Where nothing of its user's lies between them, it lags behind nothing.
-        """
-        follower = self._audience or self._follower
-        if follower is None:
-            return 0
-        tailer, read, safe = self._around.tailer, follower.read, self._safe()
-        if safe == read and tailer.is_silent_after(self.watcher.owner_id, read.position):
-            return 0
-        return max(0, tailer.end.position - safe.position)
+        """Positions from what this client was told to the last row that was read."""
+        return 0 if self._footing is None else self._footing.lag_positions(self)
 
     def frames(self) -> Generator[bytes]:
         """Yield the frames until the end; close the generator when the peer is gone."""
@@ -205,37 +155,36 @@ class Stream:
                     return
                 self._wait()
         finally:
-            self._is_idle = False
+            self.lent_line = None
             if self._closed and why == chronicle.DROPPED:
                 why = chronicle.CLIENT_LEFT
             self._chronicle.ends(why, self._now())
             self._closed = True
             handled = self._safe().position
-            if self._audience is not None:
-                self._audience.remove(self)
-                self._audience = None  # which may be about to tell it
-            if self._follower is not None:
-                self._around.tailer.remove_bell(self.watcher.owner_id, self._bell)
+            if self._footing is not None:
+                self._footing.give_up(self)
+                self._footing = None
             if self._delivery is not None:
                 self._around.ledger.close(self._delivery, handled)
 
     def _wait(self) -> None:
         """Wait until something is to be done; only meanwhile may others write for this greenlet."""
-        self._join()
-        self._is_idle = True
+        if self._line is not None and self._footing is not None and not self._busy:
+            self._footing.join(self, self._payload)
+        self.lent_line = self._line
         self._around.clock.wait(self._bell, self._pause())
-        self._is_idle = False
+        self.lent_line = None
         self._bell.clear()
 
     def _due_frames(self) -> Iterator[bytes]:
         if self._unfinished is not None:
             self._finish(*self._unfinished)
-        if self._audience is not None:
-            self._keep_up(self._audience)
-        elif self._follower is None:
-            yield from self._begin()
-        if self._follower is not None:
-            yield from self._follow(self._follower)
+        if self._footing is not None:
+            self._footing.keep_up(self)
+        elif self._beginning is not None:
+            yield from self._begin(self._beginning)
+        if (follower := self._follower) is not None:
+            yield from self._follow(follower)
         if self._now() >= self._written_at + self._keep_alive:
             frame = sse.frame(sse.KEEP_ALIVE, self._id_at(self._safe()))
             yield from self._send(sse.KEEP_ALIVE, frame)
@@ -273,79 +222,33 @@ class Stream:
 
     # -- held ----------------------------------------------------------------------------------
 
-    def _begin(self) -> Iterator[bytes]:
-        if self._start is None:
-            tailer = self._around.tailer
-            if tailer.backlogged or tailer.trouble is not None:
+    def _begin(self, held: Beginning) -> Iterator[bytes]:
+        if held.start is None:
+            if held.must_wait:
                 self._retry_at = self._now() + RETRY_SECONDS
-            self._aside(self._connect)
-        if self._start is not None:
-            # What is needed of it is kept; ten thousand idle streams are to hold little.
-            start, self._start = self._start, None
-            self._epoch, self._repeated_upto = start.epoch, start.repeated_upto
-            self._follower = self._follow_from(start.point)
-            self._delivery = self._open_delivery(start)
-            name, cursor = _first_frame(start), self._id_at(self._safe())
-            del start
+            self._aside(lambda: self._connect(held))
+        if (start := held.start) is not None:
+            self._beginning = None
+            self._footing = Footing(self._around, self.watcher, self._bell, start)
+            self._delivery = held.open_delivery(self.watcher, start)
+            name, cursor = beginning.first_frame(start), self._id_at(self._safe())
             frame = sse.frame(name, cursor, retry_seconds=ending.return_seconds())
             yield from self._send(name, frame)
 
-    def _connect(self) -> None:
-        if not self._mount():
-            return
-        request, around = self._request, self._around
-        arrival = Arrival(request.watcher, request.last_event_id)
-        self._start = start = around.connect(arrival, lambda: self._closed)
-        if start is None:
-            return
-        source = "stored cursor" if request.last_event_id is None else "Last-Event-ID"
-        # Not when the frame is sent: logging is deep, and would cost the waiting greenlet a page.
-        self._chronicle.begins(_first_frame(start), start.reason or source, start.point.position)
-        around.tally.forgot("room", **start.displaced._asdict())
-
-    def _mount(self) -> bool:
-        """Look up what a share stands for; what was granted when it was asked for may be gone."""
-        if self.watcher.share is None:
-            return True
-        with self._around.turns:
-            found = self._around.database.read(lambda db: sharing.resolve(db, self.watcher))
+    def _connect(self, held: Beginning) -> None:
+        found = held.mount(self.watcher)
         if found is None:
             self.withdraw()
-            return False
-        self._request = self._request._replace(watcher=found)
-        return True
-
-    def _follow_from(self, point: Point) -> Follower:
-        around = self._around
-        around.tailer.add_bell(self.watcher.owner_id, self._bell)
-        return Follower(
-            around.tailer,
-            around.database,
-            around.clock,
-            self._request.watcher,
-            self._epoch,
-            point,
-            self._repeated_upto,
-        )
-
-    def _open_delivery(self, start: Start) -> Delivery | None:
-        key = subscriptions.key_of(self._request.watcher)
-        if key is None or start.generation is None:
-            return None
-        state = schema.LIVE if start.resumed else schema.NEW
-        delivery = Delivery(
-            key,
-            start.epoch,
-            start.generation,
-            self._peer,
-            start.point.position,
-            state,
-            sent=start.repeated_upto,
-        )
-        self._around.ledger.open(delivery)
-        return delivery
+        else:
+            self.watcher = found
+            held.connect(found, lambda: self._closed)
 
     # -- following -----------------------------------------------------------------------------
+
+    @property
+    def _follower(self) -> Follower | None:
+        """What reads for this stream alone; None while it is held, or told with others."""
+        return None if self._footing is None else self._footing.follower
 
     def _follow(self, follower: Follower) -> Iterator[bytes]:
         while (moved := follower.advance()) or self._run_is_due():
@@ -365,9 +268,9 @@ class Stream:
                 follower.fetch_page()
 
     def _run_due_at(self) -> float | None:
-        if self._follower is None:
+        if (follower := self._follower) is None:
             return None
-        return self._follower.due_at(self._around.pace.debounce, self._around.pace.debounce_max)
+        return follower.due_at(self._around.pace.debounce, self._around.pace.debounce_max)
 
     def _run_is_due(self) -> bool:
         due_at = self._run_due_at()
@@ -376,80 +279,38 @@ class Stream:
     def _send_run(self, follower: Follower) -> Iterator[bytes]:
         told = follower.fold_run()
         before, after = self._id_at(self._said) or "", self._id_at(told.after) or ""
-        frames = sse.event_frames(told.changes, before, after, self._request.payload)
+        frames = sse.event_frames(told.changes, before, after, self._payload)
         follower.pass_run()
         for number, frame in enumerate(frames, start=1):
             point = told.after if number == len(frames) else self._said
             yield from self._send(sse.EVENT, frame, point, told.after)
         self._chronicle.told(told.rows, len(told.changes))
 
-    # -- in an audience ------------------------------------------------------------------------
-
-    def _join(self) -> None:
-        """Be told with others what all of them are told, where that can be."""
-        follower = self._follower
-        if follower is None or self._line is None or not follower.has_caught_up:
-            return
-        if self._busy or follower.safe.position < self._repeated_upto:
-            return
-        watcher = self.watcher._replace(client_id=None)
-        kind = Kind(watcher, self._request.payload, self._epoch)
-        audience = self._around.herald.audience(kind, follower.safe)
-        if audience is not None:
-            audience.members[self] = None
-            self._audience, self._heard, self._follower = audience, audience.number, None
-            self._around.tailer.remove_bell(watcher.owner_id, self._bell)
-
-    def _keep_up(self, audience: Audience) -> None:
-        """Stand where the audience stands now, or go on alone."""
-        audience.catch_up()
-        # That may have been without us already.
-        if self._audience is not None and (audience.is_over or self._heard != audience.number):
-            self._go_alone(audience)
-
-    def _go_alone(self, audience: Audience) -> None:
-        point = self._safe()
-        audience.remove(self)
-        self._audience, self._follower = None, self._follow_from(point)
-
-    def leave(self) -> None:
-        """Go on alone, from where this stream stands."""
-        if self._audience is not None:
-            self._go_alone(self._audience)
-            self.wake()
+    # -- told with others ----------------------------------------------------------------------
 
     def wake(self) -> None:
         """Look around; until then nobody writes for this stream."""
-        self._is_idle = False
+        self.lent_line = None
         self._bell.set()
 
-    def hear(self, audience: Audience, telling: Telling, now: float) -> bool:
-        """Take a frame to the kernel while the greenlet waits; tell whether all of it is there.
+    def leave(self) -> None:
+        """Go on alone, from where this stream stands."""
+        if self._footing is not None and self._footing.leave(self):
+            self.wake()
 
-        If not, this stream is no member any more: its greenlet goes on before the telling, or
-        finishes it.
-        """
-        if self._audience is not audience or self._heard == telling.number:
-            return False
-        line = self._line
-        if line is None or not self._is_idle:
-            self.leave()
-            return False
-        rest = line.send(telling.frame, telling.chunk)
-        self._heard = telling.number
-        if rest:
-            self._unfinished = telling, rest
-            if self._delivery is not None:
-                self._delivery.sending(telling.after.position)
-            self.leave()
-            return False
+    def heard(self, telling: Telling, now: float) -> None:
+        """Note that all of a frame was written for this stream `now` (monotonic seconds)."""
         self._said, self._written_at = telling.after, now
         if self._delivery is not None:
             self._around.ledger.heard(self._delivery, telling.written)
-        return True
+
+    def heard_in_part(self, telling: Telling, rest: bytes) -> None:
+        """Write the rest of a frame before anything else, as slowly as the kernel takes it."""
+        self._unfinished = telling, rest
+        if self._delivery is not None:
+            self._delivery.sending(telling.after.position)
 
     def _finish(self, telling: Telling, rest: bytes) -> None:
-        """Write what the kernel did not take at once of a frame, as slowly as it takes it."""
         if self._line is not None:
             self._line.finish(telling.frame, rest)
         self._unfinished = None
@@ -459,19 +320,19 @@ class Stream:
     # -- writing -------------------------------------------------------------------------------
 
     def _safe(self) -> Point:
-        if self._audience is not None:
-            return self._audience.safe(self._heard)
-        return Point(0, 0) if self._follower is None else self._follower.safe
+        """Return the point up to which everything was told."""
+        return Point(0, 0) if self._footing is None else self._footing.safe(self)
 
     def _id_at(self, point: Point) -> str | None:
         """Return the cursor at `point`; before the start the client's own, or none."""
-        if self._follower is None and self._audience is None:
-            return self._request.last_event_id
-        partly = point.position < self._repeated_upto
-        return self._cursor(point)._replace(partly=partly).text()
+        if self._footing is not None:
+            return self._footing.cursor(point).text()
+        return None if self._beginning is None else self._beginning.last_event_id
 
-    def _cursor(self, point: Point) -> Cursor:
-        return Cursor.at(self._epoch, point, self.watcher.user_id, self.watcher.folder)
+    def _fresh_id(self) -> str:
+        """Return a cursor that resumes in no history, also where none was begun yet."""
+        cursor = Cursor.at(0, self._safe(), self.watcher.user_id, self.watcher.folder)
+        return cursor.fresh().text()
 
     def _send(
         self,
@@ -505,11 +366,7 @@ class Stream:
         is_over = follower is not None and follower.end is not None
         if is_over or self._ending.is_withdrawn:
             # Without this a browser would replay into the same end for ever.
-            cursor = self._cursor(self._safe()).fresh().text()
+            cursor = self._fresh_id()
             if self._delivery is not None:
                 self._delivery.state = schema.FRESH
         yield from self._send(sse.RECONNECT_REQUIRED, sse.frame(sse.RECONNECT_REQUIRED, cursor))
-
-
-def _first_frame(start: Start) -> str:
-    return sse.RESUMED if start.resumed else sse.SUBSCRIBED

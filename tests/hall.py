@@ -57,7 +57,8 @@ class Listener:
     @property
     def is_alone(self) -> bool:
         """Tell whether it is no member of an audience."""
-        return self.stream._audience is None
+        footing = self.stream._footing
+        return footing is None or footing.follower is not None
 
     @property
     def waits(self) -> bool:

@@ -322,7 +322,7 @@ def test_what_goes_wrong_ends_one_audience_and_loses_nothing(
         bystander = hall.listen(watcher("/docs", client_id=None))
 
         # An error of the system is what is expected there; this stands for what nobody expects.
-        monkeypatch.setattr(listeners[1].stream, "_line", FaultyLine())
+        monkeypatch.setattr(listeners[1].stream, "lent_line", FaultyLine())
         hall.commit("create", "/a")
         assert "members go on alone" in caplog.text
         assert [len(each.changes) for each in listeners] == [1, 1, 1]

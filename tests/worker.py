@@ -15,7 +15,8 @@ from events_app.delivery import Ledger
 from events_app.herald import Herald
 from events_app.peers import Peer
 from events_app.poll import Poll
-from events_app.stream import Pace, Request, Stream, Surroundings
+from events_app.stream import Request, Stream
+from events_app.surroundings import Pace, Surroundings
 from events_app.tally import Tally
 from tests import reused
 from tests.frames import FRAME, Frame
