@@ -306,6 +306,63 @@ def test_what_one_frame_cannot_tell_everybody_tells_alone(open_hall: Opens) -> N
         assert len(hall.worker.herald) == 2
 
 
+def test_who_leaves_in_the_middle_of_a_telling_hears_it_once(
+    open_hall: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also who is back among the others before it is over, and who is ahead of them by then."""
+    monkeypatch.setattr(herald, "MEMBERS_IN_PASS", 1)
+    with open_hall(0) as hall:
+        listeners = [hall.listen(watcher(client_id=None)) for _ in range(4)]
+        first, back, ahead, _ = listeners
+
+        def leave(listener: Listener) -> None:
+            listener.stream.leave()
+            for _ in range(9):
+                gevent.sleep(0)
+            assert listener.waits
+
+        def come_back() -> None:
+            leave(back)
+            assert not back.is_alone
+
+        def hear_more() -> None:
+            hall.worker.write("create", "/b")
+            hall.worker.turn()
+            leave(ahead)
+            assert ahead.is_alone
+
+        between = [come_back, hear_more]
+
+        def pause() -> None:
+            first.receive()
+            if first.changes and between:
+                between.pop(0)()
+
+        monkeypatch.setattr(passes, "pause", pause)
+        hall.commit("create", "/a")
+        assert between == []
+        told = [[change["from"] for change in each.changes] for each in listeners]
+        assert told == [["/a", "/b"]] * 4
+
+
+def test_nothing_is_told_any_more_once_that_is_not_permitted(
+    open_hall: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even before the greenlet of that stream has looked up."""
+    with open_hall(0) as hall:
+        stranger, friend = (hall.listen(watcher(client_id=None)) for _ in range(2))
+        frames_of = sse.event_frames
+
+        def withdrawn_meanwhile(*run: Any) -> Sequence[bytes]:
+            stranger.stream.withdraw()
+            return frames_of(*run)
+
+        monkeypatch.setattr(sse, "event_frames", withdrawn_meanwhile)
+        hall.commit("create", "/a")
+        assert [frame.name for frame in stranger.frames] == ["subscribed", "reconnect-required"]
+        assert len(friend.changes) == 1
+
+
 class FaultyLine:
     """Stands for a fault of ours."""
 
