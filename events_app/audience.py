@@ -4,7 +4,7 @@ Theory of operation
     What is seen of a row, when a run has settled, what it folds to and how it is framed depends on
     the watched folder and the payload, not on who of its streams looks. So an audience has one
     follower, which reads, settles and folds once for all of its members, and what they are told is
-    encoded once (a `Telling`). The herald takes it to each of them in turn.
+    encoded once (a `Telling`). The herald has it told to them, some at a time.
 
 Rules
     - A member stands where the audience stands, and has no run of its own.
@@ -12,6 +12,8 @@ Rules
       goes on alone from the point up to which it was told everything, and reads the rows again.
     - Nothing is read while a telling is under way: members who have heard it and members who have
       not stand at two different points, and there must not be a third.
+    - Nobody is waited for: who has something else to do, or whose kernel does not take the whole
+      frame at once, leaves too, and its own greenlet writes the rest.
     - Only what one frame can tell is told to all: the parts of a batch repeat an `id` that each
       member may have another one of. For that, and at every end of the history, the audience is
       over, and each member does for itself what is to be done.
@@ -211,7 +213,7 @@ class Audience:
         return None
 
     def tell(self, some: Iterable[Member], telling: Telling, now: float) -> None:
-        """Take what was begun to some of the members; nobody is waited for.
+        """Write what was begun to some of the members' kernels; `now` in monotonic seconds.
 
         Who has something else to do leaves before it, and who has heard a part leaves behind it.
         """

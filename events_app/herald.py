@@ -2,14 +2,12 @@
 
 Theory of operation
     The tailer's bell makes the herald look at an audience, which then reads; the run that it finds
-    is told when it has settled. It is written to each member's socket from here: the greenlets of
-    the members go on waiting, and have nothing to do but to keep alive and to clean up.
+    is told when it has settled. It is written to each member's socket in the herald's greenlet:
+    those of the members go on waiting, and have nothing to do but to keep alive and to clean up.
 
 Rules
     - The loop is free between passes, also in the middle of a telling. Members may leave and come
       meanwhile; nothing is read for that audience until everybody has heard.
-    - Whom something else waits for, or whose kernel does not take the whole frame at once, is not
-      waited for: such a member leaves the audience and goes on in its own greenlet.
     - Whatever goes wrong ends the audience and nothing else: its members go on alone.
 """
 

@@ -3,9 +3,10 @@
 Theory of operation
     A stream begins *held*: the subscription is taken in another greenlet (`beginning`), and
     keep-alives go out while the database is away or a backlog is being moved. Then it says
-    `subscribed` or `resumed` and *follows*: it stands somewhere in the journal (`footing`), alone,
-    where its follower reads what is new and it sends a run that has settled, or with others, who
-    are all told from elsewhere. There is one loop, and it waits in one place, on one bell.
+    `subscribed` or `resumed` and *follows*, standing alone or with others (`footing`). Alone, its
+    follower reads what is new, and a run that has settled is sent. With others it hears what all of
+    them are told, and has nothing to do but to keep alive. There is one loop, and it waits in one
+    place, on one bell.
 
 Rules
     - Every `id` is the follower's safe point: it never passes a pending row. Parts of a batch
