@@ -297,7 +297,7 @@ class _Kills(threading.Thread):
 
     def run(self) -> None:
         while not self._leave.wait(KILL_SECONDS):
-            if (worker := _following_worker(next(self._servers))) is not None:
+            if (worker := following_worker(next(self._servers))) is not None:
                 os.kill(worker, signal.SIGKILL)
                 self.count += 1
 
@@ -308,7 +308,7 @@ class _Kills(threading.Thread):
             self.join(5)
 
 
-def _following_worker(server: Server) -> int | None:
+def following_worker(server: Server) -> int | None:
     """Return the process id of whichever worker answers, if it follows the journal."""
     with contextlib.suppress(httpx.TransportError):
         found = _READY_WORKER.search(httpx.get(f"{server.url}/metrics").text)
