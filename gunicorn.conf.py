@@ -24,10 +24,9 @@ from typing import Any
 
 import gevent
 from gevent.server import StreamServer
-from gunicorn.arbiter import Arbiter
 from gunicorn.http import message
 
-from events_app import admission, errors, garbage, logs, settings, sidecar, trial
+from events_app import admission, errors, garbage, logs, settings, sidecar, start, trial
 
 worker_class = "events_app.worker.Worker"
 # Otherwise every ended stream lingers for two seconds.
@@ -120,6 +119,16 @@ def _reload_if_sound(reload: Callable[[], None], log: Any) -> None:
     reload()
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Let the workers know of each other: what one does that cannot start depends on it.
+
+    The memory is the master's, for a reload runs this file again.
+    """
+    if not hasattr(server, "shared_memory"):
+        server.shared_memory = start.shared_memory()
+    worker.service = start.Service(server.shared_memory)
+
+
 def post_worker_init(worker: Any) -> None:
     """Start the sidecar's greenlets, and hear of the worker's end in time."""
     # The handler that gunicorn makes for --access-logfile does not outlive logconfig_dict.
@@ -129,11 +138,7 @@ def post_worker_init(worker: Any) -> None:
     worker.collector.start()
     sys.setswitchinterval(_SWITCH_SECONDS)
     parts = sidecar.of(worker.wsgi)
-    try:
-        parts.start()
-    except errors.EventsError as error:
-        worker.log.critical("events-app does not start: %s", error)
-        sys.exit(Arbiter.APP_LOAD_ERROR)
+    parts.start()
     _stop_with(worker, parts)
 
 

@@ -16,6 +16,7 @@ timeout = _ours["timeout"]
 control_socket_disable = _ours["control_socket_disable"]
 logconfig_dict = _ours["logconfig_dict"]
 graceful_timeout = 1
+pre_fork = _ours["pre_fork"]
 
 
 def post_worker_init(worker: Any) -> None:

@@ -1,6 +1,6 @@
 """Whether workers would start with what is there now: the code, settings, keys and the database.
 
-Asked before a reload, for gunicorn ends the whole service when new workers do not start.
+Asked before a reload, for gunicorn ends the old workers whether or not the new ones can start.
 
 A program: it says nothing if they would, and otherwise what is wrong.
 """

@@ -7,6 +7,7 @@ Theory of operation
     gets a reset. This one takes everybody first.
     Browsers and balancers connect ahead, and say nothing for minutes. gunicorn's worker waits for
     their requests until it is killed; this one, once it leaves, for a second.
+    When gunicorn's worker cannot start, all others end. Of this one they hear nothing: see `start`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import gevent.socket
 from gevent import monkey
 from gevent.server import StreamServer
 from gunicorn.workers import ggevent
+
+from events_app import start
 
 _OriginalSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 
@@ -93,13 +96,26 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc] # gunicorn has no type
 
     ppid: int
     alive: bool
+    booted: bool
+    service: start.Service
+
+    def init_process(self) -> None:
+        """Start, and serve until the end."""
+        self._silent = Silent()
+        try:
+            super().init_process()
+        except (Exception, SystemExit) as fault:
+            if self.booted:
+                raise
+            if self.alive:
+                start.give_up(self, fault)
 
     def run(self) -> None:
         """Serve until the end."""
         # The only way to bring one's own: gunicorn makes it under this name.
         ggevent.StreamServer = Acceptor
         self._names = {listening: Name(listening) for listening in self.sockets}
-        self._silent = Silent()
+        self.service.begin()
         super().run()
 
     def handle(self, listening: Any, client: Any, address: Any) -> None:

@@ -84,6 +84,7 @@ RINGS = (
         "records",
         "app",
         "trial",
+        "start",
         "worker",
     },
 )

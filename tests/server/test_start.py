@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gunicorn.arbiter import Arbiter
 from sqlalchemy import URL, make_url
 
 from events_app import revocation
@@ -22,13 +23,13 @@ def started(url: URL, log: Path) -> Server:
     return server
 
 
-def says_why_it_ends(server: Server) -> str:
-    """Start it, and return what it wrote until it ended by itself."""
+def says_why_it_ends(server: Server, status: int = Arbiter.APP_LOAD_ERROR) -> str:
+    """Start it, and return what it wrote until it ended by itself, with this exit status."""
     server.start(ready=False)
     process = server.process
     assert process is not None
     try:
-        assert process.wait(30) != 0
+        assert process.wait(30) == status
     finally:
         server.stop()
     return server.log.read_text()
@@ -60,11 +61,11 @@ def test_a_database_that_is_not_there_is_waited_for(url: str, tmp_path: Path) ->
 
 
 def test_a_key_file_without_a_key_stops_the_start(tmp_path: Path) -> None:
-    """It does not start one worker after the other, of which each finds the same."""
+    """It does not start one worker after the other; and of several one says what all find."""
     pem = tmp_path / "key.pem"
     pem.write_text("no key")
     settings = {"EVENTS_JWT_ALGORITHM": "RS256", "EVENTS_JWT_PUBLIC_KEY_FILE": str(pem)}
-    server = Server("sqlite:///var/never-opened.db", tmp_path / "log", settings, workers=1)
+    server = Server("sqlite:///var/never-opened.db", tmp_path / "log", settings, workers=3)
     said = says_why_it_ends(server)
     assert said.count("EVENTS_JWT_PUBLIC_KEY_FILE holds no public key in PEM form") == 1
     assert "Traceback" not in said
@@ -80,3 +81,10 @@ def test_a_package_that_cannot_be_asked_stops_the_start(tmp_path: Path) -> None:
     said = says_why_it_ends(server)
     assert said.count(f"the entry point files of {revocation.GROUP} cannot be loaded") == 1
     assert "no_such_module" in said
+
+
+def test_what_nobody_foresaw_stops_the_start_too(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    server = Server("sqlite:///var/never-opened.db", log, application="no_such_module:app")
+    said = says_why_it_ends(server, Arbiter.WORKER_BOOT_ERROR)
+    assert said.count("ModuleNotFoundError: No module named 'no_such_module'") == 1
