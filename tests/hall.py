@@ -180,13 +180,18 @@ class Hall:
         together: bool = True,
         chunked: bool = True,
     ) -> Listener:
-        """Let somebody come."""
+        """Let somebody come, and begin."""
         request = Request(who or watcher(), last_event_id, payload, 86_400)
+        made = self.let_in(request, together=together, chunked=chunked)
+        self.clock.settle()
+        return made
+
+    def let_in(self, request: Request, *, together: bool = True, chunked: bool = True) -> Listener:
+        """Let somebody come, who begins when the loop turns."""
         around = self.worker.around(debounce=self._debounce, keep_alive=KEEP_ALIVE_SECONDS)
         stream = Stream(around, request, Peer(None))
         made = Listener(stream, self.clock, together=together, chunked=chunked)
         self.listeners.append(made)
-        self.clock.settle()
         return made
 
     def commit(self, kind: str, path: str, to_path: str | None = None, **columns: Any) -> None:
