@@ -6,13 +6,14 @@ import contextlib
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
 from gevent.event import Event
 
-from events_app import passes
+from events_app import passes, peers
 from events_app.peers import CLOSED_IN_PASS, SEND_BUFFER_BYTES, Peer, Watch
 from tests.serving import eventually
 
@@ -91,21 +92,76 @@ def test_without_a_socket_everything_counts_as_taken() -> None:
     watch.remove(peer)
 
 
-def test_a_dead_peer_is_noticed_in_time_and_a_stalled_one_holds_little() -> None:
+@pytest.fixture
+def limited() -> Iterator[Callable[[float, float], socket.socket]]:
+    """Give a function that connects two sockets, sets the limits of one and returns it."""
+    with contextlib.ExitStack() as stack:
+
+        def limit(send_timeout_seconds: float, dead_after_seconds: float) -> socket.socket:
+            mine, _ = map(stack.enter_context, tcp())
+            Peer(mine).limit(send_timeout_seconds, dead_after_seconds)
+            return mine
+
+        yield limit
+
+
+def option(connection: socket.socket, name: int) -> int:
+    return connection.getsockopt(socket.IPPROTO_TCP, name)
+
+
+def test_a_stalled_peer_holds_little_and_not_for_long(
+    limited: Callable[[float, float], socket.socket],
+) -> None:
+    mine = limited(30, 15)
+    assert mine.gettimeout() == 30
+    assert option(mine, socket.TCP_USER_TIMEOUT) == 15_000
+    # Linux doubles what is asked for, for its own book-keeping.
+    assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("send_timeout", "dead_after", "within", "questions"),
+    [(30, 15, 15, 6), (30, 120, 30, 6), (3, 15, 3, 2), (30, 5, 5, 3), (30, 0.5, 2, 1)],
+)
+def test_a_peer_elsewhere_is_asked_often_enough_and_in_time(
+    limited: Callable[[float, float], socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    send_timeout: float,
+    dead_after: float,
+    within: int,
+    questions: int,
+) -> None:
+    monkeypatch.setattr(peers, "_is_local", lambda _: False)
+    mine = limited(send_timeout, dead_after)
+    assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    count, interval = option(mine, socket.TCP_KEEPCNT), option(mine, socket.TCP_KEEPINTVL)
+    assert option(mine, socket.TCP_KEEPIDLE) + interval * count == within
+    assert count >= questions
+
+
+def test_peers_elsewhere_are_not_all_asked_at_once(
+    limited: Callable[[float, float], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a burst the kernel drops most, and who is not heard of counts as dead."""
+    monkeypatch.setattr(peers, "_is_local", lambda _: False)
+    idle = Counter(option(limited(30, 15), socket.TCP_KEEPIDLE) for _ in range(200))
+    assert len(idle) == 5
+    assert max(idle.values()) < 100
+
+
+def test_a_peer_on_this_machine_is_not_asked_for_it_cannot_vanish(
+    limited: Callable[[float, float], socket.socket],
+) -> None:
+    assert not limited(30, 15).getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_peer_that_is_gone_already_is_not_asked() -> None:
     mine, other = tcp()
-    with mine, other:
+    with mine:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
         Peer(mine).limit(30, 15)
-        assert mine.gettimeout() == 30
-
-        def option(name: int) -> int:
-            return mine.getsockopt(socket.IPPROTO_TCP, name)
-
-        probing = option(socket.TCP_KEEPINTVL) * option(socket.TCP_KEEPCNT)
-        assert option(socket.TCP_KEEPIDLE) + probing <= 15
-        assert option(socket.TCP_USER_TIMEOUT) == 15_000
-        assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        # Linux doubles what is asked for, for its own book-keeping.
-        assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER_BYTES
+        assert not mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_a_stalled_proxy_holds_little_too() -> None:
