@@ -374,11 +374,13 @@ class Place:
         return Cursor.at(head.epoch, point, FIRST, ROOT_FOLDER).text()
 
     def _wait_for_epoch_above(self, epoch: int) -> None:
-        """Wait until every survivor lives in a later epoch than all before."""
+        """Wait until every survivor lives in a later epoch than all before, and hears of it."""
         eventually(
-            lambda: all(each.epoch > epoch for each in self.story.survivors),
+            lambda: all(
+                each.epoch > epoch and each.eras[-1].claims for each in self.story.survivors
+            ),
             END_SECONDS,
-            f"everybody starts afresh above epoch {epoch}",
+            f"everybody starts afresh above epoch {epoch}, and is told something",
         )
         self.story.epochs.append(self._epoch())
 
