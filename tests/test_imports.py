@@ -92,7 +92,7 @@ RINGS = (
 # native thread is the only thing of gevent that the statements' ring knows.
 FOREIGN: tuple[set[str], ...] = (
     set(),
-    {"sqlalchemy", "gevent.threadpool", "psycopg", "pymysql"},
+    {"sqlalchemy", "gevent.threadpool", "psycopg"},
     {"sqlalchemy", "gevent", "psycopg"},
 )
 FILES = {path.stem: path for path in Path(events_app.__file__).parent.glob("*.py")}
