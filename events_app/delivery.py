@@ -58,7 +58,8 @@ def written(now: float, position: int, *, change: bool) -> Written:
 def _as_one(earlier: Written, later: Written) -> Written:
     """Make of two notes one that is confirmed when the later one would be."""
     at, position, change = later
-    return at, position, change or earlier[-1]
+    # As it is where it can be: thousands share the note of what they were told together.
+    return later if change or not earlier[-1] else (at, position, True)
 
 
 @dataclass(slots=True)
@@ -100,14 +101,11 @@ class Delivery:
         self._note(written(now, position, change=change))
 
     def _note(self, note: Written) -> None:
-        second, position, change = note
         before = self.written
         if len(before) >= MOST_WRITTEN:
             before = tuple(map(_as_one, before[::2], before[1::2]))
-        if before and before[-1][0] == second:
-            *_, had_change = before[-1]
-            if had_change and not change:
-                note = (second, position, True)
+        if before and before[-1][0] == note[0]:
+            note = _as_one(before[-1], note)
             before = before[:-1]
         self.written = (*before, note)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ def make_room(connection: Connection, newest: Sequence[Key], most: int) -> dict[
     }
 
 
-def _surplus(connection: Connection, newest: Key, count: int) -> Iterable[Any]:
+def _surplus(connection: Connection, newest: Key, count: int) -> Sequence[Any]:
     query = (
         select(*_LISTED)
         .where(subscription.c.user_id == newest[0], tuple_(*SUBSCRIPTION_KEY) != newest)
@@ -74,13 +74,11 @@ def _surplus(connection: Connection, newest: Key, count: int) -> Iterable[Any]:
     return connection.execute(query).all()
 
 
-def _forget(connection: Connection, rows: Iterable[Any], *still: ColumnElement[bool]) -> Forgotten:
+def _forget(connection: Connection, rows: Sequence[Any], *still: ColumnElement[bool]) -> Forgotten:
     """Delete rows that were listed, where `still` holds; who has come back since stays."""
-    listed_rows: dict[bool, list[tuple[Any, ...]]] = {True: [], False: []}
-    for *key, generation in rows:
-        listed_rows[generation == 1].append((*key, generation))
-    never = _delete(connection, listed_rows[True], *still)
-    return Forgotten(never, _delete(connection, listed_rows[False], *still))
+    never = [row for row in rows if row.generation == 1]
+    others = [row for row in rows if row.generation != 1]
+    return Forgotten(_delete(connection, never, *still), _delete(connection, others, *still))
 
 
 def _delete(connection: Connection, rows: Sequence[Any], *still: ColumnElement[bool]) -> int:
@@ -106,5 +104,5 @@ def expire(connection: Connection, age_seconds: float) -> Forgotten:
         return Forgotten(0, 0)
     unseen = subscription.c.seen_at < now - timedelta(seconds=age_seconds)
     oldest = select(*_LISTED).where(unseen).order_by(subscription.c.seen_at).limit(EXPIRE_ROWS)
-    # One may have connected since it was listed.
+    # One that is connected may have been seen again since it was listed.
     return _forget(connection, connection.execute(oldest).all(), unseen)

@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 
 from events_app import uri
+from events_app.columns import parts
 from events_app.schema import INDEXED_PATH_CHARACTERS, IS_LONG, IS_SHORT, journal, state
 
 LOOK_ROWS = 10_000
@@ -146,9 +147,8 @@ def page(connection: Connection, question: Question, before: int, rows: int) -> 
     query = _ENTRIES.where(*_conditions(question))
     found: list[Entry] = []
     older = sorted((each for each in positions if each < before), reverse=True)
-    for start in range(0, len(older), KEYS):
-        some = journal.c.position.in_(older[start : start + KEYS])
-        read = query.where(some).limit(rows - len(found))
+    for some in parts(older, KEYS):
+        read = query.where(journal.c.position.in_(some)).limit(rows - len(found))
         found += map(Entry._make, connection.execute(read))
         if len(found) == rows:
             return Page(found, found[-1].position)

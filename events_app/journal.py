@@ -285,13 +285,12 @@ def pasts(connection: Connection, replays: Sequence[Replay], most: int) -> list[
 
 def _look_over(connection: Connection, replays: Sequence[Replay], most: int) -> list[Past]:
     values: dict[str, Any] = {"rows": most + 1}
-    # Those that only fill the statement go through nothing.
-    rest = [each._replace(position=LARGEST_POSITION) for each in filled(replays, REPLAYS_AT_ONCE)]
-    asked = [*replays, *rest[len(replays) :]]
+    asked = filled(replays, REPLAYS_AT_ONCE)
     for number, each in enumerate(asked):
         values[f"user_{number}"] = each.user_id
         values[f"fs_{number}"] = each.fs
-        values[f"after_{number}"] = each.position
+        # Those that only fill the statement go through nothing.
+        values[f"after_{number}"] = each.position if number < len(replays) else LARGEST_POSITION
         values[f"folders_{number}"] = sorted(each.root)
     rows = connection.execute(_pasts(len(asked)), values).all()
     return [Past(*map(int, past)) for _, *past in sorted(rows)[: len(replays)]]

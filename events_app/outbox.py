@@ -9,6 +9,7 @@ import psycopg
 from sqlalchemy import Connection, exc, insert
 
 from events_app import schema
+from events_app.columns import parts
 
 # What a writer says; the database adds the rest.
 COLUMNS = tuple(each.name for each in schema.outbox.c if each.name not in {"id", "created_at"})
@@ -73,14 +74,14 @@ class Batch:
         """
         if self._is_copied:
             self._copy(connection)
-        for start in range(0, len(self._rows), ROWS_PER_STATEMENT):
-            connection.execute(_INSERT, self._rows[start : start + ROWS_PER_STATEMENT])
+        for some in parts(self._rows, ROWS_PER_STATEMENT):
+            connection.execute(_INSERT, some)
 
     def _copy(self, connection: Connection) -> None:
         try:
             with connection.connection.cursor().copy(_COPY) as copy:
-                for start in range(0, len(self._lines), ROWS_PER_STATEMENT):
-                    copy.write("".join(self._lines[start : start + ROWS_PER_STATEMENT]))
+                for some in parts(self._lines, ROWS_PER_STATEMENT):
+                    copy.write("".join(some))
         except psycopg.Error as error:
             # SQLAlchemy does not see this statement, and so does not say what kind of error it is.
             raise exc.DBAPIError.instance(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select, tuple_
 
 from events_app import uri
-from events_app.columns import readable_time, utc_now
+from events_app.columns import parts, readable_time, utc_now
 from events_app.schema import grant
 from events_app.scope import Watcher
 
@@ -93,8 +93,8 @@ def _key_of(watcher: Watcher) -> Key:
 def _granted(connection: Connection, keys: Sequence[Key]) -> dict[Key, _Grant]:
     """Read the valid grants; of several for one key, which only a view has, the first one."""
     found: dict[Key, _Grant] = {}
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        query = _GRANTS.where(_KEY.in_(keys[start : start + KEYS_AT_ONCE]))
+    for some in parts(keys, KEYS_AT_ONCE):
+        query = _GRANTS.where(_KEY.in_(some))
         for each in _read(connection.execute(query).all()):
             found.setdefault(Key(each.share_id, each.user_id), each)
     return found
